@@ -1,0 +1,1 @@
+"""Reads, quantizes, publishes: an emulated wearable."""

@@ -1,0 +1,1 @@
+"""Learns and exports: data sets, networks, joint training, bundles."""

@@ -1,0 +1,1 @@
+"""What travels: everything that a device and a gateway must agree on."""

@@ -1,0 +1,178 @@
+"""The bytes of one IMU packet.
+
+A packet decodes alone: it needs its codebook (named by the digest) and nothing from any packet before it. The same
+bytes go over MQTT as the payload of ``.../imu`` and over BLE as one notification.
+
+====== ======= ==================================================================================================
+offset type    meaning
+====== ======= ==================================================================================================
+0      4 bytes first four bytes of the codebook's digest (SHA-256 of its binary layout)
+4      u32 LE  tick of the first sample: milliseconds since the device started, wraps after 49.7 days
+8      u24 LE  bits 0-11 sequence, wraps after 4095; bits 12-21 samples - 1 (so 1 .. 1024); bits 22-23 coder
+11     u8      CRC-8 over all other bytes of the packet: polynomial 0x07, initial value 0, not reflected, no xor
+12     ...     payload: at most 232 bytes
+====== ======= ==================================================================================================
+
+Coders: 0 plain packing (:mod:`quantization.codec`); 1 is reserved for the entropy coder; 2 and 3 are reserved.
+
+MUST: the sequence goes up by one with every packet that a device makes, sent or not, so that a receiver can count what
+is missing; samples are evenly spaced at the codebook's rate from the tick on; a packet is at most 244 bytes, one BLE
+notification at an ATT MTU of 247; a receiver refuses a payload that is longer or shorter than its samples take.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+from quantization import codec
+from quantization.codebook import SHORT_DIGEST_BYTES, Codebook
+from quantization.errors import CodebookError, PacketError
+from quantization.imu import Codes
+
+HEADER_BYTES: Final = 12
+MAX_PACKET_BYTES: Final = 244
+MAX_PAYLOAD_BYTES: Final = MAX_PACKET_BYTES - HEADER_BYTES
+MAX_SAMPLES: Final = 1024
+SEQUENCE_MODULUS: Final = 4096
+TICK_MODULUS: Final = 2**32
+
+_HEAD: Final = struct.Struct("<4sI")
+
+
+class Coder(IntEnum):
+    """How the codes of a packet become its payload."""
+
+    PLAIN = 0
+    ENTROPY = 1
+
+
+@dataclass(frozen=True)
+class Packet:
+    """One packet, checked but not yet decoded (that takes the codebook).
+
+    Args:
+        short_digest: 4 bytes.
+        sequence: 0 .. 4095.
+        tick_ms: 0 .. 2^32 - 1, of the first sample.
+        samples: 1 .. 1024.
+        payload: at most 232 bytes.
+        coder: how the payload is made.
+
+    Raises:
+        PacketError: a field out of its range.
+
+    >>> packet = Packet(bytes.fromhex("01020304"), sequence=5, tick_ms=1000, samples=2, payload=bytes(3))
+    >>> bytes(packet).hex(" ")
+    '01 02 03 04 e8 03 00 00 05 10 00 c5 00 00 00'
+    """
+
+    short_digest: bytes
+    sequence: int
+    tick_ms: int
+    samples: int
+    payload: bytes
+    coder: Coder = Coder.PLAIN
+
+    def __post_init__(self) -> None:
+        if len(self.short_digest) != SHORT_DIGEST_BYTES:
+            raise PacketError("field", f"a digest of {len(self.short_digest)} bytes, not {SHORT_DIGEST_BYTES}")
+        if not 0 <= self.sequence < SEQUENCE_MODULUS:
+            raise PacketError("field", f"sequence {self.sequence} is not in 0 .. {SEQUENCE_MODULUS - 1}")
+        if not 0 <= self.tick_ms < TICK_MODULUS:
+            raise PacketError("field", f"tick {self.tick_ms} is not in 0 .. 2^32 - 1")
+        if not 1 <= self.samples <= MAX_SAMPLES:
+            raise PacketError("field", f"{self.samples} samples are not in 1 .. {MAX_SAMPLES}")
+        if len(self.payload) > MAX_PAYLOAD_BYTES:
+            raise PacketError("length", f"a payload of {len(self.payload)} bytes is over {MAX_PAYLOAD_BYTES}")
+
+    def __bytes__(self) -> bytes:
+        word = self.sequence | (self.samples - 1) << 12 | self.coder << 22
+        head = _HEAD.pack(self.short_digest, self.tick_ms) + word.to_bytes(3, "little")
+        return head + bytes([_crc8(head + self.payload)]) + self.payload
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Packet:
+        """Read one packet.
+
+        Raises:
+            PacketError: ``length``, ``checksum`` or ``coder``.
+        """
+        if not HEADER_BYTES < len(data) <= MAX_PACKET_BYTES:
+            raise PacketError("length", f"{len(data)} bytes; a packet has {HEADER_BYTES + 1} to {MAX_PACKET_BYTES}")
+        if _crc8(data[: HEADER_BYTES - 1] + data[HEADER_BYTES:]) != data[HEADER_BYTES - 1]:
+            raise PacketError("checksum", "the bytes do not match their CRC-8")
+        short_digest, tick_ms = _HEAD.unpack_from(data)
+        word = int.from_bytes(data[8:11], "little")
+        if word >> 22 > max(Coder):
+            raise PacketError("coder", f"coder {word >> 22} is reserved")
+        return cls(
+            short_digest=short_digest,
+            sequence=word & 0xFFF,
+            tick_ms=tick_ms,
+            samples=(word >> 12 & 0x3FF) + 1,
+            payload=data[HEADER_BYTES:],
+            coder=Coder(word >> 22),
+        )
+
+    @classmethod
+    def from_codes(cls, codes: Codes, codebook: Codebook, *, sequence: int, tick_ms: int) -> Packet:
+        """Make the packet of ``[n, C]`` codes.
+
+        Raises:
+            PacketError: more samples than one packet holds (:func:`samples_that_fit`).
+        """
+        return cls(
+            short_digest=codebook.short_digest,
+            sequence=sequence % SEQUENCE_MODULUS,
+            tick_ms=tick_ms % TICK_MODULUS,
+            samples=len(codes),
+            payload=codec.pack(codes, codebook.bits),
+        )
+
+    def codes(self, codebook: Codebook) -> Codes:
+        """``[samples, C]`` codes.
+
+        Raises:
+            PacketError: ``codebook`` the digest is another one's, ``coder`` not spoken yet, ``payload`` the bytes are
+                not what so many samples take.
+        """
+        if codebook.short_digest != self.short_digest:
+            raise PacketError("codebook", f"the packet is coded with {self.short_digest.hex()}")
+        if self.coder is not Coder.PLAIN:
+            raise PacketError("coder", f"this release does not decode coder {self.coder.name}")
+        try:
+            return codec.unpack(self.payload, self.samples, len(codebook.channels), codebook.bits)
+        except CodebookError as error:
+            raise PacketError("payload", str(error)) from error
+
+
+def samples_that_fit(channels: int, bits: int, payload_bytes: int = MAX_PAYLOAD_BYTES) -> int:
+    """Most samples that one packet holds with plain packing.
+
+    >>> samples_that_fit(channels=6, bits=4)
+    77
+    """
+    return min(MAX_SAMPLES, payload_bytes * 8 // (channels * bits))
+
+
+def _crc8_table() -> bytes:
+    """CRC-8/SMBUS (polynomial x^8 + x^2 + x + 1), one entry a byte."""
+    table = bytearray()
+    for register in range(256):
+        for _ in range(8):
+            register = (register << 1 ^ (0x07 if register & 0x80 else 0)) & 0xFF
+        table.append(register)
+    return bytes(table)
+
+
+_CRC8: Final = _crc8_table()
+
+
+def _crc8(data: bytes) -> int:
+    crc = 0
+    for byte in data:
+        crc = _CRC8[crc ^ byte]
+    return crc

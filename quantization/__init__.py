@@ -1,0 +1,1 @@
+"""Numbers: counts to codes to bytes. numpy alone, except :mod:`quantization.gamma`."""
