@@ -1,1 +1,25 @@
-"""Recognition networks, one a file."""
+"""Recognition networks, one a file. ``build`` makes one from its config."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from models.har.base import HarConfig, HarNetwork
+from models.har.cnn import Cnn
+from models.har.tinier import Tinier
+from quantization.errors import BundleError
+
+NETWORKS: Final[dict[str, type[HarNetwork]]] = {"cnn": Cnn, "tinier": Tinier}
+
+__all__ = ["NETWORKS", "HarConfig", "HarNetwork", "build"]
+
+
+def build(config: HarConfig) -> HarNetwork:
+    """The network of ``config``, freshly initialised.
+
+    Raises:
+        BundleError: no network of that name.
+    """
+    if config.kind not in NETWORKS:
+        raise BundleError(f"no network is called {config.kind!r}; there are {', '.join(NETWORKS)}")
+    return NETWORKS[config.kind](config)
