@@ -23,7 +23,9 @@ def sensor(channels: tuple[str, ...] = ACC_GYRO, part: str = "generic12") -> Sen
     return PARTS[part].sensor(part, channels, acc_g=8.0, gyro_dps=gyro)
 
 
-def codebook(channels: tuple[str, ...] = ACC_GYRO, *, bits: int = 4, rate_hz: float = 50.0, curved: bool = True) -> Codebook:
+def codebook(
+    channels: tuple[str, ...] = ACC_GYRO, *, bits: int = 4, rate_hz: float = 50.0, curved: bool = True
+) -> Codebook:
     make = mu_law if curved else linear
     return make(channels, bits, rate_hz, [FULL_SCALE[unit_of(c)] for c in channels])
 

@@ -1,0 +1,5 @@
+"""The `gammawear` command."""
+
+
+def main() -> None:
+    """Run the command line."""
