@@ -15,7 +15,7 @@ What is kept when the connection breaks:
   allows and our packets' sequence numbers resolve. (QoS 2, where this would not do, is not offered.)
 * QoS 0 messages that wait in the queue, or that were handed over but not written to the socket in full.
 * A persistent session (``clean=False``) at the broker: what comes in for us meanwhile waits there, within the broker's
-  own limits, for a day (:data:`protocol.paho_channel.SESSION_EXPIRY_S`).
+  own limits, for a day (:data:`protocol.mqtt_opening.SESSION_EXPIRY_S`).
 
 Subscriptions are made anew on each connection, session or not; so retained messages come again each time.
 
@@ -30,7 +30,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections import Counter
 from collections.abc import Callable
 from typing import Literal
@@ -39,13 +38,9 @@ from paho.mqtt.client import MQTTMessageInfo
 
 from protocol.broker_settings import BrokerSettings, Message, Received
 from protocol.outbox import Outbox
-from protocol.paho_channel import (
-    UNSUPPORTED_PROTOCOL_VERSION,
-    Accepted,
-    Channel,
-    ChannelError,
-    Opening,
-)
+from protocol.mqtt_opening import Accepted, ChannelError, Opening
+from protocol.paho_channel import Channel
+from protocol.retry import Backoff, VersionChoice
 from protocol.wire_size import ALIAS_PROPERTY_BYTES, publish_size
 from quantization.errors import ConnectError, GammawearError
 
@@ -53,22 +48,8 @@ __all__ = ["BrokerSettings", "ConnectError", "Connection", "Message", "Received"
 
 logger = logging.getLogger(__name__)
 
-FIRST_DELAY_S = 0.1
-"""A broker that restarts is back within a fraction of a second."""
-
-LAST_DELAY_S = 3.0
-"""With CONNECT_TIMEOUT_S, a stream goes on within ten seconds of the broker's return."""
-
-STABLE_S = 5.0
-"""A connection that lasted so long was a good one: the delay starts over. One that did not (two clients that share an
-identifier throw each other out) counts as a failed attempt, or they would do so ten times a second."""
-
 SEND_BATCH = 64
 """Messages sent in one go before other connections get their turn: about 2 ms."""
-
-EARLY_CLOSES = 2
-"""A broker that knows no MQTT 5 should say so in CONNACK; some just close. So many times in a row, as one that
-restarts may close once, and it is not worth losing the topic aliases for."""
 
 VERSIONS: dict[int, Literal["5", "3.1.1"]] = {5: "5", 4: "3.1.1"}
 
@@ -144,12 +125,10 @@ class Connection:
         self._outbox = Outbox(queue_limit)
         self._unwritten: list[tuple[MQTTMessageInfo, Message]] = []  # QoS 0, in paho's hands
         self._channel: Channel | None = None
-        self._version: Literal[4, 5] = 5
         self._window = inflight_limit
         self._packet_limit: int | None = None
         self._pump_due = False
-        self._only_311 = settings.protocol == "3.1.1"
-        self._early_closes = 0
+        self._versions = VersionChoice(settings.protocol)
         self._running = False
         self._ever_connected = False
         self._connected_event = asyncio.Event()
@@ -264,14 +243,14 @@ class Connection:
 
     async def _keep_connected(self) -> None:
         loop = asyncio.get_running_loop()
-        ceiling = FIRST_DELAY_S
+        backoff = Backoff()
         reported = False
         while True:
             started = loop.time()
             try:
                 reason = await self._connect_and_serve()
             except ChannelError as error:
-                if self._falls_back(error):
+                if self._versions.falls_back(error):
                     continue
                 if error.permanent and not self._ever_connected:
                     raise
@@ -282,19 +261,15 @@ class Connection:
             else:
                 logger.info("%s: connection to %s lost: %s", self.client_id, self.settings.address, reason)
                 reported = False
-                if loop.time() - started >= STABLE_S:
-                    ceiling = FIRST_DELAY_S
-            # Jitter over most of the range, so that the devices of one process do not come back all at once.
-            await asyncio.sleep(ceiling * random.uniform(0.2, 1.0))  # noqa: S311 - no secret
-            ceiling = min(2 * ceiling, LAST_DELAY_S)
+                backoff.lived(loop.time() - started)
+            await asyncio.sleep(backoff.next_delay())
 
     async def _connect_and_serve(self) -> str:
-        self._version = 4 if self._only_311 or self._early_closes >= EARLY_CLOSES else 5
         channel = Channel(
             Opening(
                 settings=self.settings,
                 client_id=self.client_id,
-                version=self._version,
+                version=self._versions.version,
                 clean=self._clean,
                 will=self._will,
                 receive_maximum=self._receive_maximum,
@@ -321,25 +296,12 @@ class Connection:
             self._lose(reason)
         return reason
 
-    def _falls_back(self, error: ChannelError) -> bool:
-        """Return whether to try the other protocol version at once."""
-        if self.settings.protocol != "auto":
-            return False
-        if self._version == 4:
-            self._early_closes = 0
-            return False
-        if error.code == UNSUPPORTED_PROTOCOL_VERSION:
-            self._only_311 = True  # said in so many words: remembered for good
-            return True
-        self._early_closes = self._early_closes + 1 if error.closed_early else 0
-        return self._early_closes >= EARLY_CLOSES
-
     def _establish(self, channel: Channel, accepted: Accepted) -> None:
-        self._early_closes = 0
+        self._versions.accepted()
         self.reconnects += self._ever_connected
         self._ever_connected = True
         self._channel = channel
-        self.protocol_in_use = VERSIONS[self._version]
+        self.protocol_in_use = VERSIONS[self._versions.version]
         self.session_present = accepted.session_present
         self._window = min(self._inflight_limit, accepted.receive_maximum)
         self._packet_limit = accepted.maximum_packet_size
@@ -369,7 +331,7 @@ class Connection:
         """Send what may be sent, a batch at a time."""
         self._pump_due = False
         channel = self._channel
-        if channel is None or not channel.write():
+        if channel is None or channel.full:
             return  # on_writable comes back here
         self._unwritten.clear()
         more = self._hand_over(channel)
@@ -399,7 +361,9 @@ class Connection:
 
     def _too_large(self, message: Message) -> bool:
         # Sending it would cost the connection (MQTT 5.0, section 3.2.2.3.6), and again after each reconnect.
-        size = publish_size(message.topic, len(message.payload), qos=message.qos, version=self._version, alias=False)
+        size = publish_size(
+            message.topic, len(message.payload), qos=message.qos, version=self._versions.version, alias=False
+        )
         return self._packet_limit is not None and size + ALIAS_PROPERTY_BYTES > self._packet_limit
 
     def _handle_ack(self, mid: int, code: int) -> None:

@@ -183,14 +183,13 @@ class Codebook:
         names, thresholds, levels, statistics = (
             data[start:end] for start, end in itertools.pairwise(ends)
         )
-        table = np.frombuffer(statistics, "<u2").reshape(channels, codes).astype(np.uint16)
         return cls(
             channels=_read_names(names),
             bits=bits,
             rate_hz=rate_hz,
             thresholds=np.frombuffer(thresholds, "<f8").reshape(channels, codes - 1).astype(np.float64),
             levels=np.frombuffer(levels, "<f8").reshape(channels, codes).astype(np.float64),
-            statistics=table if kind else None,
+            statistics=np.frombuffer(statistics, "<u2").reshape(channels, codes).astype(np.uint16) if kind else None,
         )
 
     def to_json(self) -> str:
