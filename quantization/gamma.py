@@ -190,7 +190,27 @@ class GammaQuantizer(Quantizer):
         return self._inverse((2 * k - self._shift) / (2**self.bits - 1) - 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Hard codes forward; backward, the gradient of the curve as if it were neither clipped nor rounded."""
+        """Hard codes forward; backward, the gradient of the curve as if it were not rounded."""
         hard = super().forward(x)
         soft = self.curve(x)
+        if self.variant == "ranged":
+            # The paper passes gradients straight through the clip as well. With a range that can move this feeds on
+            # itself: clipped values push the range inwards, which clips more, until one code is left.
+            soft = soft.clamp(-1, 1)
         return hard + (soft - soft.detach())
+
+
+class Unquantized(nn.Module):
+    """The reference without a quantizer: the ADC's own counts as a share of its full scale.
+
+    Args:
+        full_scale: per channel, physical units.
+    """
+
+    def __init__(self, full_scale: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("full_scale", torch.tensor(full_scale, dtype=torch.float32))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[..., C]`` physical values to [-1, 1]."""
+        return (x / cast("Tensor", self.full_scale)).clamp(-1, 1)
