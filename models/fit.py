@@ -1,0 +1,277 @@
+"""Joint training of a quantizer and a recognition network. Resumable to the bit.
+
+The quantizer's parameters learn beside the network's, three times as fast and without weight decay (decay would pull
+every curve towards the one that it started from). What is kept is an exponential moving average of both, the epoch that
+scored best on subjects held out from training.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final, cast
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from models.augment import Crops, adc
+from models.har import HarNetwork
+from models.scores import Scores, score
+from models.windows import Windows
+from quantization.errors import TrainingError
+from quantization.gamma import Quantizer, Unquantized
+from quantization.sensor import Sensor
+
+EMA_DECAY: Final = 0.99
+"""Averages over about 100 steps, two epochs of the smallest data set: evens out the noise of single steps."""
+WARM_UP: Final = 0.1
+"""Share of all steps in which the learning rate rises, before the cosine."""
+EVALUATION_BATCH: Final = 512
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How to train.
+
+    Args:
+        epochs: at most so many.
+        batch: windows in a step.
+        learning_rate: of the network, at its peak.
+        quantizer_rate: the quantizer's learning rate as a multiple of the network's.
+        weight_decay: of the network (AdamW).
+        patience: epochs without a better validation score before stopping; 0 = never stop early, keep the last epoch.
+        seed: of initialisation, crops and dropout.
+    """
+
+    epochs: int = 40
+    batch: int = 64
+    learning_rate: float = 2e-3
+    quantizer_rate: float = 3.0
+    weight_decay: float = 1e-2
+    patience: int = 15
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch < 2 or self.learning_rate <= 0 or self.patience < 0:
+            raise TrainingError(f"impossible settings: {self}")
+
+
+class JointModel(nn.Module):
+    """A quantizer and the network that learns with it: ``[B, T, C]`` physical windows to ``[B, K]`` logits."""
+
+    def __init__(self, quantizer: Quantizer | Unquantized, network: HarNetwork) -> None:
+        super().__init__()
+        self.quantizer = quantizer
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, T, C]`` g and °/s to logits."""
+        return self.network(self.quantizer(x))
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch did."""
+
+    number: int
+    of: int
+    loss: float
+    validation: Scores | None
+    best: float
+    """Best validation macro-F1 so far."""
+
+
+@torch.inference_mode()
+def probabilities(model: JointModel, windows: Windows, sensor: Sensor) -> Tensor:
+    """``[W, K]`` probabilities of windows as ``sensor`` would measure them."""
+    model.eval()
+    parts = [
+        torch.softmax(model(adc(torch.from_numpy(windows.values[at : at + EVALUATION_BATCH]), sensor)), dim=1)
+        for at in range(0, len(windows), EVALUATION_BATCH)
+    ]
+    return torch.cat(parts)
+
+
+class Fit:
+    """One training run: ``run()`` it, stop it with Ctrl-C, ``run()`` it again from its checkpoint.
+
+    Args:
+        model: freshly initialised.
+        crops: the training subjects.
+        validation: windows of subjects held out from training; None keeps the last epoch.
+        sensor: the part whose ADC every window passes.
+        settings: how to train.
+        checkpoint: where to keep the state after every epoch; None keeps none.
+    """
+
+    def __init__(
+        self,
+        model: JointModel,
+        crops: Crops,
+        validation: Windows | None,
+        sensor: Sensor,
+        settings: FitSettings,
+        checkpoint: Path | None = None,
+    ) -> None:
+        self._model = model
+        self._crops = crops
+        self._validation = validation
+        self._sensor = sensor
+        self._settings = settings
+        self._checkpoint = checkpoint
+        self._generator = torch.Generator().manual_seed(settings.seed)
+        torch.manual_seed(settings.seed)
+        average = get_ema_multi_avg_fn(EMA_DECAY)  # type: ignore[no-untyped-call]
+        self._average = AveragedModel(model, multi_avg_fn=average)
+        self._optimizer = torch.optim.AdamW(
+            [
+                {"params": list(model.network.parameters()), "weight_decay": settings.weight_decay, "factor": 1.0},
+                {
+                    "params": [p for p in model.quantizer.parameters() if p.requires_grad],
+                    "weight_decay": 0.0,
+                    "factor": settings.quantizer_rate,
+                },
+            ],
+            lr=settings.learning_rate,
+        )
+        counts = crops.class_counts().float().clamp_min(1)
+        # The root of the inverse frequency: the full inverse lets the rarest class decide most answers.
+        weight = (counts.sum() / counts).sqrt()
+        self._loss = nn.CrossEntropyLoss(weight=weight / weight.mean(), ignore_index=-1)
+        self._steps = settings.epochs * crops.batches_per_epoch(settings.batch)
+        self._epoch = 0
+        self._step = 0
+        self._best = -1.0
+        self._best_epoch = 0
+        self._best_state = copy.deepcopy(self._average.module.state_dict())
+
+    def run(self, report: Callable[[Epoch], None] = lambda _: None) -> int:
+        """Train, and leave in the model what was best.
+
+        Args:
+            report: called after every epoch.
+
+        Returns:
+            The number of the epoch that was kept, from 1.
+
+        Raises:
+            TrainingError: the checkpoint belongs to other settings or data, or the loss is no longer finite.
+        """
+        self._restore()
+        while self._epoch < self._settings.epochs and not self._stale():
+            loss = self._train_one()
+            self._epoch += 1
+            report(self._judge(loss))
+            self._save()
+        self._model.load_state_dict(self._best_state)
+        self._model.eval()
+        return self._best_epoch
+
+    def _stale(self) -> bool:
+        return 0 < self._settings.patience <= self._epoch - self._best_epoch and self._validation is not None
+
+    def _train_one(self) -> float:
+        self._model.train()
+        total, batches = 0.0, 0
+        for values, truth in self._crops.batches(self._settings.batch, self._generator):
+            self._set_rate()
+            loss = self._loss(self._model(adc(values, self._sensor)), truth)
+            self._optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            self._optimizer.step()
+            self._average.update_parameters(self._model)
+            total += loss.item()
+            batches += 1
+        if not math.isfinite(total):
+            raise TrainingError("the loss is no longer finite; try a smaller learning rate")
+        for mean, current in zip(self._average.module.buffers(), self._model.buffers(), strict=True):
+            mean.copy_(current)  # batch statistics are averages already
+        return total / max(1, batches)
+
+    def _set_rate(self) -> None:
+        """Linear warm-up, then a cosine to zero."""
+        self._step += 1
+        share = min(1.0, self._step / max(1, self._steps))
+        if share < WARM_UP:
+            factor = share / WARM_UP
+        else:
+            factor = 0.5 * (1 + math.cos(math.pi * (share - WARM_UP) / (1 - WARM_UP)))
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._settings.learning_rate * group["factor"] * factor
+
+    def _judge(self, loss: float) -> Epoch:
+        average = cast("JointModel", self._average.module)
+        scores = None
+        if self._validation is not None:
+            scores = score(self._validation, probabilities(average, self._validation, self._sensor).numpy())
+        # Without validation, or with patience 0, the last epoch is the one to keep.
+        if scores is None or self._settings.patience == 0 or scores.macro_f1 > self._best:
+            self._best = -1.0 if scores is None else scores.macro_f1
+            self._best_epoch = self._epoch
+            self._best_state = copy.deepcopy(average.state_dict())
+        return Epoch(self._epoch, self._settings.epochs, loss, scores, self._best)
+
+    def _fingerprint(self) -> str:
+        """Names everything that a checkpoint must agree with."""
+        shapes = [f"{name}{tuple(tensor.shape)}" for name, tensor in self._model.state_dict().items()]
+        seen = [float(self._crops.values().double().sum()), len(self._crops.values())]
+        text = json.dumps([asdict(self._settings), shapes, seen, self._sensor.to_dict()], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def _save(self) -> None:
+        if self._checkpoint is None:
+            return
+        tensors = {f"model.{k}": v for k, v in self._model.state_dict().items()}
+        tensors |= {f"average.{k}": v for k, v in self._average.state_dict().items()}
+        tensors |= {f"best.{k}": v for k, v in self._best_state.items()}
+        for index, state in self._optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{k}": v for k, v in state.items()}
+        tensors |= {"rng.crops": self._generator.get_state(), "rng.torch": torch.get_rng_state()}
+        progress = {"epoch": self._epoch, "step": self._step, "best": self._best, "best_epoch": self._best_epoch}
+        metadata = {"fingerprint": self._fingerprint(), "progress": json.dumps(progress)}
+        self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        partial = self._checkpoint.with_suffix(".partial")
+        save_file({k: v.clone().contiguous() for k, v in tensors.items()}, partial, metadata=metadata)
+        partial.replace(self._checkpoint)  # a stop in mid-write leaves the checkpoint before
+
+    def _restore(self) -> None:
+        if self._checkpoint is None or not self._checkpoint.exists():
+            return
+        try:
+            with safe_open(self._checkpoint, framework="pt") as file:
+                metadata = file.metadata() or {}
+                if metadata.get("fingerprint") != self._fingerprint():
+                    raise TrainingError(
+                        f"{self._checkpoint} belongs to other settings or data; delete it or use another folder"
+                    )
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+            progress = json.loads(metadata["progress"])
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            if isinstance(error, TrainingError):
+                raise
+            raise TrainingError(f"{self._checkpoint} cannot be read ({error}); delete it to begin anew") from error
+        self._model.load_state_dict(_under(tensors, "model."))
+        self._average.load_state_dict(_under(tensors, "average."))
+        self._best_state = _under(tensors, "best.")
+        optimizer = self._optimizer.state_dict()
+        states: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in _under(tensors, "optimizer.").items():
+            index, key = name.split(".", 1)
+            states.setdefault(int(index), {})[key] = tensor
+        self._optimizer.load_state_dict({"state": states, "param_groups": optimizer["param_groups"]})
+        self._generator.set_state(tensors["rng.crops"])
+        torch.set_rng_state(tensors["rng.torch"])
+        self._epoch, self._step = int(progress["epoch"]), int(progress["step"])
+        self._best, self._best_epoch = float(progress["best"]), int(progress["best_epoch"])
+
+
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,157 @@
+"""What is to be recognised, and how: a data set's rate, window, part and split, by which bundles are made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from models.datasets import Recording, get
+from models.resample import Segment, resample
+from quantization.errors import DatasetError, TrainingError
+from quantization.sensor import PARTS, Sensor
+
+
+@dataclass(frozen=True)
+class Task:
+    """How one data set becomes windows.
+
+    Args:
+        dataset: its name in :data:`models.datasets.DATASETS`.
+        bundle: what a bundle trained on it is called.
+        rate_hz: what recordings are brought to.
+        window_s: length of a window in seconds.
+        stride_s: from one window to the next.
+        acc_g: full scale of the 12-bit reference part.
+        gyro_dps: the same of its gyroscope; None where there is none.
+        body_site: where it is worn.
+        test: subjects that have no part in training or in any choice.
+        validation: subjects for early stopping and for the ``unknown`` threshold.
+        excluded: labels that the bundle is not to know.
+    """
+
+    dataset: str
+    bundle: str
+    rate_hz: float
+    window_s: float
+    stride_s: float
+    acc_g: float
+    gyro_dps: float | None
+    body_site: str
+    test: tuple[str, ...] = ()
+    validation: tuple[str, ...] = ()
+    excluded: tuple[str, ...] = ()
+
+    @property
+    def window(self) -> int:
+        """Samples of a window."""
+        return round(self.window_s * self.rate_hz)
+
+    @property
+    def stride(self) -> int:
+        """Samples from one window to the next."""
+        return max(1, round(self.stride_s * self.rate_hz))
+
+    def sensor(self, channels: tuple[str, ...], part: str = "generic12") -> Sensor:
+        """The part that recordings are brought to."""
+        return PARTS[part].sensor(part, channels, acc_g=self.acc_g, gyro_dps=self.gyro_dps)
+
+
+TASKS: Final = {
+    task.dataset: task
+    for task in (
+        # Bouts last 0.7 to 1.4 s: a longer window would blur them.
+        Task(
+            "sp_sw_har", "wrist6", rate_hz=50.0, window_s=1.0, stride_s=0.5, acc_g=8.0, gyro_dps=2000.0,
+            body_site="wrist", test=("s04", "s09", "s14", "s18"), validation=("s03", "s08", "s13"),
+        ),
+        # The watch of this set clips at ±2 g.
+        Task(
+            "wisdm2019_watch", "wrist3", rate_hz=20.0, window_s=5.0, stride_s=2.5, acc_g=2.0, gyro_dps=None,
+            body_site="wrist", test=("1600", "1605", "1610", "1615", "1620", "1625"),
+            validation=("1602", "1608", "1614", "1621"),
+        ),
+    )
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Material:
+    """Recordings brought to a task's rate, with the labels that are to be known."""
+
+    labels: tuple[str, ...]
+    channels: tuple[str, ...]
+    segments: tuple[Segment, ...]
+    unknown: tuple[Segment, ...]
+    """Segments that hold only excluded labels, for trying ``unknown``; their label is -1."""
+
+    @property
+    def subjects(self) -> list[str]:
+        """Sorted."""
+        return sorted({segment.subject for segment in self.segments})
+
+    def of(self, subjects: Sequence[str]) -> list[Segment]:
+        """The segments of these subjects."""
+        return [segment for segment in self.segments if segment.subject in subjects]
+
+
+def load_material(task: Task, path: Path, *, labels: tuple[str, ...] | None = None) -> Material:
+    """Read, resample and relabel.
+
+    Args:
+        task: what to make of the data set.
+        path: archive or folder.
+        labels: the label names to know, in order; None takes the data set's own, less the task's excluded ones.
+
+    Raises:
+        DatasetError: not that data set, or none of its recordings is usable.
+    """
+    recordings = list(get(task.dataset).recordings(path))
+    if not recordings:
+        raise DatasetError(f"{path}: no recordings")
+    names = labels or tuple(name for name in recordings[0].labels if name not in task.excluded)
+    known: list[Segment] = []
+    unknown: list[Segment] = []
+    for recording in recordings:
+        relabelled = _relabel(recording, names)
+        target = known if (relabelled.label >= 0).any() or not (recording.label >= 0).any() else unknown
+        target.extend(resample(relabelled, task.rate_hz))
+    if not known:
+        raise DatasetError(f"{path}: no recording has any of the labels {', '.join(names)}")
+    return Material(names, recordings[0].channels, tuple(known), tuple(unknown))
+
+
+def _relabel(recording: Recording, names: tuple[str, ...]) -> Recording:
+    """The recording with labels as indices into ``names``; others become -1."""
+    index = [names.index(name) if name in names else -1 for name in recording.labels]
+    table = np.array([*index, -1], dtype=np.int16)  # -1 looks up the last entry
+    return replace(recording, labels=names, label=table[recording.label])
+
+
+def split(task: Task, subjects: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
+    """Subjects for training, validation and test.
+
+    A task that names its own keeps them; otherwise every fifth subject tests and every fifth of the rest validates.
+
+    Raises:
+        TrainingError: fewer than three subjects.
+    """
+    if task.test:
+        test = [s for s in subjects if s in task.test]
+        validation = [s for s in subjects if s in task.validation]
+    else:
+        if len(subjects) < 3:
+            raise TrainingError(
+                f"training, validation and test need a subject each; there are {len(subjects)}. Record more people, or "
+                "use --split recording, which says how well the model knows the people that it has seen"
+            )
+        test = list(subjects[::5])
+        rest = [s for s in subjects if s not in test]
+        validation = rest[1::5] or rest[:1]
+    train = [s for s in subjects if s not in test and s not in validation]
+    if not train or not validation:
+        raise TrainingError(f"no subject is left for training or validation among {', '.join(subjects)}")
+    return train, validation, test
