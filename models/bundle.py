@@ -8,7 +8,6 @@ loaded that does not match, and nothing that is loaded can run code.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -96,7 +95,8 @@ class Manifest(_Strict):
     sensor: dict[str, Any]
     """The part that the training data was brought to."""
     data: DataCard
-    scores: Scores
+    scores: Scores | None = None
+    """None only while a bundle is being made."""
     training: dict[str, Any]
     codebook_sha256: str
     model_sha256: str
@@ -163,39 +163,49 @@ class Bundle:
         return (likeliest if probability >= self.manifest.unknown_below else UNKNOWN), likeliest, probability
 
 
-def save_bundle(
-    folder: Path, manifest: dict[str, Any], *, codebook: Codebook, network: HarNetwork, sensor: Sensor
-) -> Path:
-    """Write ``folder/name@version`` and return it.
+def assemble(manifest: dict[str, Any], *, codebook: Codebook, network: HarNetwork, sensor: Sensor) -> Bundle:
+    """Make a bundle in memory.
 
     Args:
-        folder: where bundles are kept.
-        manifest: all fields of :class:`Manifest` but network, sensor and digests, which are filled in here.
+        manifest: fields of :class:`Manifest`; network, sensor and digests are filled in here.
         codebook: what devices get.
         network: what was trained with it.
         sensor: the part that the training data was brought to.
 
     Raises:
-        BundleError: that version exists already, or the parts do not fit each other.
+        BundleError: the parts do not fit each other.
     """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    model = save_tensors(tensors)
     complete = Manifest(
         **manifest,
         network=network.config.to_dict(),
         sensor=sensor.to_dict(),
         codebook_sha256=codebook.digest.hex(),
-        model_sha256=hashlib.sha256(model).hexdigest(),
+        model_sha256=hashlib.sha256(_network_bytes(network)).hexdigest(),
     )
-    Bundle(complete, codebook, network, sensor)  # its checks
-    target = folder / complete.reference
+    return Bundle(complete, codebook, network.eval(), sensor)
+
+
+def save_bundle(folder: Path, bundle: Bundle) -> Path:
+    """Write ``folder/name@version`` and return it.
+
+    Raises:
+        BundleError: that version exists already, or the bundle has not been scored.
+    """
+    if bundle.manifest.scores is None:
+        raise BundleError(f"{bundle.reference} has no scores: evaluate it before it is saved")
+    target = folder / bundle.reference
     if target.exists():
         raise BundleError(f"{target} exists; a version is never overwritten, give the next number")
     target.mkdir(parents=True)
-    codebook.save(target / CODEBOOK_FILE)
-    (target / MODEL_FILE).write_bytes(model)
-    (target / MANIFEST_FILE).write_text(complete.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    bundle.codebook.save(target / CODEBOOK_FILE)
+    (target / MODEL_FILE).write_bytes(_network_bytes(bundle.network))
+    # The manifest comes last: a folder without one is not a bundle, so none is ever seen half-written.
+    (target / MANIFEST_FILE).write_text(bundle.manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
     return target
+
+
+def _network_bytes(network: HarNetwork) -> bytes:
+    return save_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()})
 
 
 def load_bundle(reference: str | Path, search: Iterable[Path] = (SHIPPED,)) -> Bundle:
@@ -258,8 +268,3 @@ def bundle_folders(root: Path) -> list[Path]:
         for folder in root.iterdir()
         if "@" in folder.name and _REFERENCE.fullmatch(folder.name) and (folder / MANIFEST_FILE).is_file()
     )
-
-
-def describe(bundle: Bundle) -> dict[str, Any]:
-    """A JSON-ready summary for people and scripts."""
-    return json.loads(bundle.manifest.model_dump_json())

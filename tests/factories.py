@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from models.bundle import Bundle, load_bundle, save_bundle
+from models.bundle import Bundle, assemble, load_bundle, save_bundle
 from models.har import HarConfig, build
 from quantization.baselines import linear, mu_law
 from quantization.codebook import Codebook
@@ -45,7 +45,7 @@ def tiny_bundle(
     """An untrained bundle with a real network, written to and loaded from ``folder``."""
     book = book or codebook()
     torch.manual_seed(seed)
-    network = build(HarConfig("tinier", len(book.channels), len(labels), window)).eval()
+    network = build(HarConfig("tinier", len(book.channels), len(labels), window))
     manifest: dict[str, Any] = {
         "name": name,
         "version": version,
@@ -76,5 +76,5 @@ def tiny_bundle(
         },
         "training": {},
     }
-    target = save_bundle(folder, manifest, codebook=book, network=network, sensor=sensor(book.channels))
-    return load_bundle(target)
+    bundle = assemble(manifest, codebook=book, network=network, sensor=sensor(book.channels))
+    return load_bundle(save_bundle(folder, bundle))

@@ -1,0 +1,174 @@
+"""Score a bundle on recordings, by the path that a device and a gateway take: counts, codes, network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models import datasets
+from models.bundle import Bundle
+from models.resample import Segment
+from models.scores import Scores, score
+from models.tasks import TASKS, Material, Task, load_material
+from models.windows import SCORING_RULE, Windows, cut
+from quantization.codec import Encoder
+from quantization.errors import DatasetError
+from quantization.sensor import Sensor
+
+PREDICT_BATCH = 512
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What ``gammawear evaluate`` says.
+
+    Args:
+        bundle: ``name@version``.
+        dataset: name of the data set.
+        labels: activity names, in the order of the scores.
+        subjects: who was scored.
+        scores: over all their windows.
+        per_subject: macro-F1 of each subject alone.
+        unknown_share: of scored windows, answered ``unknown``.
+        unknown_found: of windows with an activity that the bundle does not know, answered ``unknown``; None: no such.
+        unknown_windows: how many such windows there were.
+    """
+
+    bundle: str
+    dataset: str
+    labels: tuple[str, ...]
+    subjects: tuple[str, ...]
+    scores: Scores
+    per_subject: dict[str, float]
+    unknown_share: float
+    unknown_found: float | None
+    unknown_windows: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """For scripts."""
+        scores = self.scores
+        pure = scores.macro_f1_pure
+        return {
+            "bundle": self.bundle,
+            "dataset": self.dataset,
+            "scoring_rule": SCORING_RULE,
+            "macro_f1": scores.macro_f1,
+            "accuracy": scores.accuracy,
+            "macro_f1_pure": None if np.isnan(pure) else pure,
+            "windows": scores.windows,
+            "subjects": list(self.subjects),
+            "per_subject_macro_f1": self.per_subject,
+            "per_class_f1": {
+                label: None if np.isnan(f1) else f1
+                for label, f1 in zip(self.labels, scores.f1.tolist(), strict=True)
+            },
+            "confusion": {"labels": list(self.labels), "rows_are_truth": scores.confusion.tolist()},
+            "unknown_share": self.unknown_share,
+            "unknown_found": self.unknown_found,
+            "unknown_windows": self.unknown_windows,
+        }
+
+    def to_json(self) -> str:
+        """One line."""
+        return json.dumps(self.to_dict())
+
+
+def predict_windows(bundle: Bundle, windows: Windows, sensor: Sensor) -> NDArray[np.float32]:
+    """``[W, K]`` probabilities of ``[W, T, C]`` physical windows that ``sensor`` measures and quantizes."""
+    encoder = Encoder(bundle.codebook, sensor)
+    count, length, channels = windows.values.shape
+    codes = encoder.encode(sensor.to_counts(windows.values.reshape(-1, channels))).reshape(count, length, channels)
+    parts = [bundle.predict(codes[at : at + PREDICT_BATCH]) for at in range(0, count, PREDICT_BATCH)]
+    return np.concatenate(parts)
+
+
+def evaluate(
+    bundle: Bundle, material: Material, *, subjects: Sequence[str] | None = None, sensor: Sensor | None = None
+) -> Report:
+    """Score a bundle on every window of these subjects.
+
+    Args:
+        bundle: what to score.
+        material: recordings at the bundle's rate, labelled with the bundle's labels.
+        subjects: whom; None takes all that the material has.
+        sensor: the part to emulate; None takes the one that the bundle was trained with.
+
+    Raises:
+        DatasetError: a subject is not there, or nothing is labelled.
+    """
+    chosen = list(subjects) if subjects is not None else material.subjects
+    absent = sorted(set(chosen) - set(material.subjects))
+    if absent:
+        raise DatasetError(f"no subject {', '.join(absent)}; there are {', '.join(material.subjects)}")
+    part = sensor or bundle.sensor
+    windows = _cut(bundle, material.of(chosen))
+    predicted = predict_windows(bundle, windows, part)
+    sure = predicted.max(axis=1) >= bundle.manifest.unknown_below
+    labelled = windows.truth >= 0
+    strange = [segment for segment in material.unknown if segment.subject in chosen]
+    found = None
+    strange_windows = 0
+    if strange:
+        probabilities = predict_windows(bundle, _cut(bundle, strange), part)
+        strange_windows = len(probabilities)
+        found = float((probabilities.max(axis=1) < bundle.manifest.unknown_below).mean())
+    return Report(
+        bundle=bundle.reference,
+        dataset=bundle.manifest.data.dataset,
+        labels=bundle.labels,
+        subjects=tuple(chosen),
+        scores=score(windows, predicted),
+        per_subject={
+            subject: score(windows.of([subject]), predicted[windows.subject == subject]).macro_f1
+            for subject in chosen
+            if (windows.truth[windows.subject == subject] >= 0).any()
+        },
+        unknown_share=float((~sure[labelled]).mean()),
+        unknown_found=found,
+        unknown_windows=strange_windows,
+    )
+
+
+def material_for(bundle: Bundle, path: Path) -> Material:
+    """Read an archive or a folder as a bundle needs it, whatever data set it holds.
+
+    Raises:
+        DatasetError: not a known layout, or other channels than the bundle's.
+    """
+    dataset = datasets.detect(path)
+    task = TASKS.get(dataset.name) or own_task(bundle.manifest.body_site, bundle.manifest.rate_hz)
+    here = Task(
+        dataset=dataset.name,
+        bundle=bundle.manifest.name,
+        rate_hz=bundle.manifest.rate_hz,
+        window_s=bundle.manifest.window / bundle.manifest.rate_hz,
+        stride_s=bundle.manifest.stride / bundle.manifest.rate_hz,
+        acc_g=task.acc_g,
+        gyro_dps=task.gyro_dps,
+        body_site=bundle.manifest.body_site,
+    )
+    material = load_material(here, path, labels=bundle.labels)
+    wanted = bundle.codebook.channels
+    if material.channels == wanted:
+        return material
+    raise DatasetError(
+        f"{path} has the channels {', '.join(material.channels)}; {bundle.reference} needs {', '.join(wanted)}"
+    )
+
+
+def own_task(body_site: str, rate_hz: float) -> Task:
+    """The task of a user's own recordings: full scales that no wrist exceeds."""
+    return Task(
+        "own", "own", rate_hz=rate_hz, window_s=2.0, stride_s=1.0, acc_g=8.0, gyro_dps=2000.0, body_site=body_site
+    )
+
+
+def _cut(bundle: Bundle, segments: Sequence[Segment]) -> Windows:
+    manifest = bundle.manifest
+    return cut(segments, length=manifest.window, stride=manifest.stride, classes=len(manifest.labels))

@@ -1,0 +1,254 @@
+"""From recordings to a bundle: split, fit, calibrate, score, save."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import torch
+
+from models.augment import Augment, Crops
+from models.bundle import Bundle, Scores, assemble, save_bundle
+from models.datasets import get
+from models.evaluate import evaluate
+from models.fit import Epoch, Fit, FitSettings, JointModel, probabilities
+from models.har import HarConfig, build
+from models.tasks import Material, Task, split
+from models.windows import SCORING_RULE, Windows, cut
+from quantization.baselines import linear, mu_law
+from quantization.codebook import Codebook, statistics_from_counts
+from quantization.codec import Encoder
+from quantization.errors import BundleError, TrainingError
+from quantization.gamma import FixedQuantizer, GammaQuantizer, Quantizer, Unquantized
+from quantization.sensor import Sensor
+
+QuantizerKind = Literal["gamma", "gamma-paper", "linear", "mu-law", "none"]
+RANGE_QUANTILE: Final = 0.995
+"""The learned full scale starts where all but half a percent of the training data lies."""
+FALSE_UNKNOWN: Final = 0.05
+"""Share of validation windows with a known activity that may be answered ``unknown``."""
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """What to train.
+
+    Args:
+        quantizer: "gamma" is the learned curve with a learned range; "gamma-paper" the published form; "linear" and
+            "mu-law" are fixed over the ADC's range; "none" leaves the 12-bit counts (a reference: makes no bundle).
+        bits: 1 to 8.
+        init: where γ starts.
+        network: name in :data:`models.har.NETWORKS`.
+        dropout: before the classifier.
+        codebook: keep this one instead of learning a curve, so that devices in the field stay as they are.
+        refit: after early stopping, train once more on training and validation subjects together.
+        fit: how to train.
+        augment: how to vary.
+    """
+
+    quantizer: QuantizerKind = "gamma"
+    bits: int = 4
+    init: Literal["identity", "s-shaped"] = "identity"
+    network: str = "cnn"
+    dropout: float = 0.3
+    codebook: Codebook | None = None
+    refit: bool = False
+    fit: FitSettings = field(default_factory=FitSettings)
+    augment: Augment = field(default_factory=Augment)
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What training left."""
+
+    model: JointModel
+    epoch: int
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+
+
+def make_quantizer(settings: TrainSettings, sensor: Sensor, rate_hz: float, crops: Crops) -> Quantizer | Unquantized:
+    """A fresh quantizer of the kind asked for, its range taken from the training data where it learns one."""
+    full_scale = [-(sensor.count_min - offset) * lsb for lsb, offset in zip(sensor.lsb, sensor.offset, strict=True)]
+    if settings.codebook is not None:
+        if settings.codebook.channels != sensor.channels or settings.codebook.rate_hz != rate_hz:
+            raise TrainingError("the codebook to keep is for other channels or another rate than this data")
+        return FixedQuantizer(settings.codebook)
+    if settings.quantizer == "none":
+        return Unquantized(full_scale)
+    if settings.quantizer == "gamma-paper":
+        return GammaQuantizer(full_scale, bits=settings.bits, init=settings.init, variant="paper")
+    if settings.quantizer == "gamma":
+        # torch.quantile takes at most 2^24 values; an even subsample is as good for a starting point.
+        sample = crops.values()[:: max(1, len(crops.values()) // 100_000)].abs()
+        start = torch.quantile(sample, RANGE_QUANTILE, dim=0).clamp_min(1e-3)
+        return GammaQuantizer(start.tolist(), bits=settings.bits, init=settings.init)
+    make = linear if settings.quantizer == "linear" else mu_law
+    return FixedQuantizer(make(sensor.channels, settings.bits, rate_hz, full_scale))
+
+
+def fit_once(
+    task: Task,
+    material: Material,
+    settings: TrainSettings,
+    train: list[str],
+    validation: list[str],
+    *,
+    checkpoint: Path | None = None,
+    report: Callable[[Epoch], None] = lambda _: None,
+) -> Trained:
+    """One joint training on these subjects. An empty ``validation`` keeps the last epoch.
+
+    Raises:
+        TrainingError: too little data, settings that do not fit, a checkpoint of another run.
+    """
+    sensor = task.sensor(material.channels)
+    classes = len(material.labels)
+    crops = Crops(
+        material.of(train), length=task.window, stride=task.stride, classes=classes, augment=settings.augment
+    )
+    torch.manual_seed(settings.fit.seed)
+    network = build(HarConfig(settings.network, len(material.channels), classes, task.window, settings.dropout))
+    model = JointModel(make_quantizer(settings, sensor, task.rate_hz, crops), network)
+    held_out = windows_of(task, material, validation) if validation else None
+    epoch = Fit(model, crops, held_out, sensor, settings.fit, checkpoint).run(report)
+    return Trained(model, epoch, tuple(train), tuple(validation))
+
+
+def windows_of(task: Task, material: Material, subjects: list[str]) -> Windows:
+    """The windows of these subjects as they are scored."""
+    segments = material.of(subjects)
+    return cut(segments, length=task.window, stride=task.stride, classes=len(material.labels))
+
+
+def train_bundle(
+    task: Task,
+    material: Material,
+    settings: TrainSettings,
+    *,
+    name: str,
+    version: int,
+    out: Path,
+    checkpoints: Path | None = None,
+    report: Callable[[Epoch], None] = lambda _: None,
+) -> tuple[Path, Bundle]:
+    """Train, calibrate and score; write ``out/name@version``.
+
+    Early stopping and the ``unknown`` threshold use the validation subjects; the scores in the manifest are those of
+    the test subjects, which nothing else has seen.
+
+    Raises:
+        TrainingError: see :func:`fit_once`; a reference without a quantizer makes no bundle.
+        BundleError: that version exists.
+    """
+    if settings.quantizer == "none":
+        raise TrainingError("the 12-bit reference has no codebook: choose a quantizer to make a bundle")
+    if (out / f"{name}@{version}").exists():
+        raise BundleError(f"{out / f'{name}@{version}'} exists; give the next --version")
+    train, validation, test = split(task, material.subjects)
+    first = fit_once(
+        task, material, settings, train, validation, report=report, checkpoint=_checkpoint(checkpoints, "first")
+    )
+    threshold = _calibrate(task, material, first, validation)
+    final = first
+    if settings.refit:
+        # As long as the first fit was useful, on everyone who is not a test subject.
+        epochs = max(first.epoch, settings.fit.epochs // 2)
+        again = replace(settings, fit=replace(settings.fit, epochs=epochs, patience=0))
+        final = fit_once(
+            task, material, again, train + validation, [], report=report, checkpoint=_checkpoint(checkpoints, "refit")
+        )
+    unscored = assemble(
+        _manifest(task, material, settings, name, version, (train, validation, test), first.epoch, threshold),
+        codebook=_with_statistics(task, material, final),
+        network=final.model.network,
+        sensor=task.sensor(material.channels),
+    )
+    scores = _scores(unscored, material, test, settings)
+    bundle = replace(unscored, manifest=unscored.manifest.model_copy(update={"scores": scores}))
+    return save_bundle(out, bundle), bundle
+
+
+def _checkpoint(folder: Path | None, name: str) -> Path | None:
+    return None if folder is None else folder / f"{name}.safetensors"
+
+
+def _calibrate(task: Task, material: Material, trained: Trained, validation: list[str]) -> float:
+    """The probability below which 5 % of the validation subjects' windows lie."""
+    windows = windows_of(task, material, validation)
+    likeliest = probabilities(trained.model, windows, task.sensor(material.channels)).amax(dim=1).numpy()
+    return round(float(np.quantile(likeliest[windows.truth >= 0], FALSE_UNKNOWN)), 4)
+
+
+def _with_statistics(task: Task, material: Material, trained: Trained) -> Codebook:
+    """The learned codebook with how often its codes occur in the training recordings."""
+    quantizer = trained.model.quantizer
+    if not isinstance(quantizer, Quantizer):
+        raise TrainingError("the reference has no codebook")
+    plain = quantizer.codebook(material.channels, task.rate_hz)
+    sensor = task.sensor(material.channels)
+    encoder = Encoder(plain, sensor)
+    values = np.concatenate([segment.values for segment in material.of(list(trained.train))])
+    codes = encoder.encode(sensor.to_counts(values))
+    counts = np.stack([np.bincount(column, minlength=2**plain.bits) for column in codes.T])
+    return replace(plain, statistics=statistics_from_counts(counts))
+
+
+def _manifest(
+    task: Task,
+    material: Material,
+    settings: TrainSettings,
+    name: str,
+    version: int,
+    subjects: tuple[list[str], list[str], list[str]],
+    epoch: int,
+    threshold: float,
+) -> dict[str, Any]:
+    dataset = get(task.dataset)
+    train, validation, test = subjects
+    return {
+        "name": name,
+        "version": version,
+        "created": dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "body_site": task.body_site,
+        "labels": list(material.labels),
+        "rate_hz": task.rate_hz,
+        "window": task.window,
+        "stride": task.stride,
+        "unknown_below": threshold,
+        "data": {
+            "dataset": task.dataset,
+            "licence": dataset.licence,
+            "citation": dataset.citation,
+            "train_subjects": train,
+            "validation_subjects": validation,
+            "test_subjects": test,
+            "excluded_labels": list(task.excluded),
+        },
+        "training": {
+            "quantizer": "kept codebook" if settings.codebook else settings.quantizer,
+            "bits": settings.bits,
+            "refit": settings.refit,
+            "kept_epoch": epoch,
+            **asdict(settings.fit),
+            "augment": asdict(settings.augment),
+        },
+    }
+
+
+def _scores(bundle: Bundle, material: Material, subjects: list[str], settings: TrainSettings) -> Scores:
+    report = evaluate(bundle, material, subjects=subjects)
+    return Scores(
+        scoring_rule=SCORING_RULE,
+        protocol=f"held-out subjects {', '.join(subjects)}; one model, seed {settings.fit.seed}",
+        macro_f1=round(report.scores.macro_f1, 4),
+        accuracy=round(report.scores.accuracy, 4),
+        macro_f1_pure=round(float(np.nan_to_num(report.scores.macro_f1_pure)), 4),
+        windows=report.scores.windows,
+        subjects=len(subjects),
+        unknown_share=round(report.unknown_share, 4),
+    )
