@@ -34,22 +34,16 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Literal
 
-from paho.mqtt.client import MQTTMessageInfo
-
 from protocol.broker_settings import BrokerSettings, Message, Received
-from protocol.outbox import Outbox
 from protocol.mqtt_opening import Accepted, ChannelError, Opening
 from protocol.paho_channel import Channel
 from protocol.retry import Backoff, VersionChoice
-from protocol.wire_size import ALIAS_PROPERTY_BYTES, publish_size
+from protocol.sender import Sender
 from quantization.errors import ConnectError, GammawearError
 
 __all__ = ["BrokerSettings", "ConnectError", "Connection", "Message", "Received"]
 
 logger = logging.getLogger(__name__)
-
-SEND_BATCH = 64
-"""Messages sent in one go before other connections get their turn: about 2 ms."""
 
 VERSIONS: dict[int, Literal["5", "3.1.1"]] = {5: "5", 4: "3.1.1"}
 
@@ -73,14 +67,12 @@ class Connection:
         inflight_limit: unacknowledged messages that we may have under way to it.
 
     Attributes:
-        connected: from CONNACK until the connection is lost.
         protocol_in_use: of the present connection, None without one.
         session_present: whether the broker had kept our session.
-        sent: messages handed to the socket, those sent again included.
-        acked: PUBACKs.
         received: messages that reached ``on_message``.
         rejected: of these, where it raised, by the error's ``reason`` (its class without one).
         reconnects: connections after the first.
+        last_error: why the last attempt failed or the last connection ended, for a person; None before there was one.
     """
 
     def __init__(
@@ -112,28 +104,21 @@ class Connection:
         self._on_disconnected = on_disconnected
         self._topic_aliases = topic_aliases
         self._receive_maximum = receive_maximum
-        self._inflight_limit = inflight_limit
 
         self.protocol_in_use: Literal["5", "3.1.1"] | None = None
         self.session_present = False
-        self.sent = 0
-        self.acked = 0
         self.received = 0
         self.rejected: Counter[str] = Counter()
         self.reconnects = 0
+        self.last_error: str | None = None
 
-        self._outbox = Outbox(queue_limit)
-        self._unwritten: list[tuple[MQTTMessageInfo, Message]] = []  # QoS 0, in paho's hands
+        self._sender = Sender(client_id, queue_limit, inflight_limit)
         self._channel: Channel | None = None
-        self._window = inflight_limit
-        self._packet_limit: int | None = None
-        self._pump_due = False
+        self._version: Literal[4, 5] = 5
         self._versions = VersionChoice(settings.protocol)
         self._running = False
         self._ever_connected = False
         self._connected_event = asyncio.Event()
-        self._empty = asyncio.Event()
-        self._empty.set()
         self._stopping = asyncio.Event()
         self._finished = asyncio.Event()
 
@@ -141,28 +126,38 @@ class Connection:
 
     @property
     def connected(self) -> bool:
-        """Whether messages go out at present."""
+        """From CONNACK until the connection is lost."""
         return self._channel is not None
 
     @property
     def queued(self) -> int:
         """Messages that wait here."""
-        return len(self._outbox.waiting) + len(self._unwritten)
+        return self._sender.queued
 
     @property
     def unacked(self) -> int:
         """QoS 1 messages on their way."""
-        return len(self._outbox.unacked)
+        return len(self._sender.outbox.unacked)
+
+    @property
+    def sent(self) -> int:
+        """Messages handed to the socket, those sent again included."""
+        return self._sender.sent
+
+    @property
+    def acked(self) -> int:
+        """QoS 1 messages that the broker has answered for."""
+        return self._sender.acked
 
     @property
     def dropped(self) -> Counter[str]:
         """Messages given up: ``overflow`` (queue), ``too_large`` (for the broker), ``refused`` (PUBACK says why)."""
-        return self._outbox.dropped
+        return self._sender.outbox.dropped
 
     @property
     def resent(self) -> int:
         """Messages sent again because a connection broke."""
-        return self._outbox.resent
+        return self._sender.outbox.resent
 
     def publish(self, topic: str, payload: bytes, qos: int = 0, *, retain: bool = False) -> None:
         """Queue a message; it goes out when connected and the window has room. Call it on the loop only.
@@ -170,12 +165,12 @@ class Connection:
         Raises:
             MessageError: no such message can be sent.
         """
-        self._outbox.put(Message(topic, payload, qos, retain))
-        self._empty.clear()
-        self._schedule_pump()
+        self._sender.put(Message(topic, payload, qos, retain))
 
     async def run(self) -> None:
         """Connect and stay connected until :meth:`stop` or cancelled; cancelled, the broker publishes the will.
+
+        A connection that has been stopped stays so: ``run`` returns at once, also when ``stop`` came first.
 
         Raises:
             ConnectError: before there was ever a connection, the broker refused us in a way that asking again cannot
@@ -186,7 +181,6 @@ class Connection:
             raise RuntimeError(msg)
         self._running = True
         self._finished.clear()
-        self._stopping.clear()
         keeping = asyncio.create_task(self._keep_connected())
         stopping = asyncio.create_task(self._stopping.wait())
         try:
@@ -206,14 +200,21 @@ class Connection:
         """Wait until connected and subscribed.
 
         Raises:
-            TimeoutError: not within ``timeout`` seconds.
+            ConnectError: not within ``timeout`` seconds, or :meth:`run` has ended; with the last thing that went wrong.
         """
-        await asyncio.wait_for(self._connected_event.wait(), timeout)
+        waits = [asyncio.create_task(event.wait()) for event in (self._connected_event, self._finished)]
+        try:
+            await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        if not self._connected_event.is_set():
+            raise ConnectError(self.last_error or f"{self.client_id} has no connection to {self.settings.address}")
 
     async def flush(self, timeout: float) -> bool:  # noqa: ASYNC109
         """Wait until nothing waits to be sent or acknowledged; return False if that took longer than ``timeout``."""
         try:
-            await asyncio.wait_for(self._empty.wait(), timeout)
+            await asyncio.wait_for(self._sender.empty.wait(), timeout)
         except TimeoutError:
             return False
         return True
@@ -224,13 +225,12 @@ class Connection:
         Messages that did not go out in time stay queued: :attr:`queued` and :attr:`unacked` say how many.
         """
         if final is not None:
-            self._outbox.put(final)
-            self._empty.clear()
-            self._schedule_pump()
+            self._sender.put(final)
         if not self._running:
+            self._stopping.set()
             return
         finished = asyncio.create_task(self._finished.wait())
-        emptied = asyncio.create_task(self._empty.wait())
+        emptied = asyncio.create_task(self._sender.empty.wait())
         try:
             await asyncio.wait({emptied, finished}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
             self._stopping.set()
@@ -250,6 +250,7 @@ class Connection:
             try:
                 reason = await self._connect_and_serve()
             except ChannelError as error:
+                self.last_error = str(error)
                 if self._versions.falls_back(error):
                     continue
                 if error.permanent and not self._ever_connected:
@@ -259,31 +260,36 @@ class Connection:
                 )
                 reported = True
             else:
+                self.last_error = reason
+                if self._stopping.is_set():
+                    return
                 logger.info("%s: connection to %s lost: %s", self.client_id, self.settings.address, reason)
                 reported = False
                 backoff.lived(loop.time() - started)
             await asyncio.sleep(backoff.next_delay())
 
     async def _connect_and_serve(self) -> str:
+        self._version = self._versions.version
         channel = Channel(
             Opening(
                 settings=self.settings,
                 client_id=self.client_id,
-                version=self._versions.version,
+                version=self._version,
                 clean=self._clean,
                 will=self._will,
                 receive_maximum=self._receive_maximum,
                 topic_aliases=self._topic_aliases,
             ),
             on_message=self._handle_message,
-            on_ack=self._handle_ack,
-            on_writable=self._pump,
+            on_ack=self._sender.acknowledge,
+            on_writable=self._sender.pump,
         )
         reason = "closed by us"
         try:
             self._establish(channel, await channel.connect())
             if self._subscriptions:
                 await channel.subscribe(self._subscriptions)
+            self._ever_connected = True
             self._connected_event.set()
             if self._on_connected is not None:
                 self._on_connected()
@@ -299,13 +305,10 @@ class Connection:
     def _establish(self, channel: Channel, accepted: Accepted) -> None:
         self._versions.accepted()
         self.reconnects += self._ever_connected
-        self._ever_connected = True
         self._channel = channel
-        self.protocol_in_use = VERSIONS[self._versions.version]
+        self.protocol_in_use = VERSIONS[self._version]
         self.session_present = accepted.session_present
-        self._window = min(self._inflight_limit, accepted.receive_maximum)
-        self._packet_limit = accepted.maximum_packet_size
-        self._schedule_pump()
+        self._sender.attach(channel, accepted, self._version)
 
     def _lose(self, reason: str) -> None:
         if self._channel is None:
@@ -313,75 +316,9 @@ class Connection:
         self._channel = None
         self.protocol_in_use = None
         self._connected_event.clear()
-        unwritten = [message for info, message in self._unwritten if not _written(info)]
-        self._unwritten.clear()
-        self.sent -= len(unwritten)
-        self._outbox.recall(unwritten)
+        self._sender.detach()
         if self._on_disconnected is not None:
             self._on_disconnected(reason)
-
-    # -- messages -----------------------------------------------------------------------------------------------------
-
-    def _schedule_pump(self) -> None:
-        if self._channel is not None and not self._pump_due:
-            self._pump_due = True
-            asyncio.get_running_loop().call_soon(self._pump)
-
-    def _pump(self) -> None:
-        """Send what may be sent, a batch at a time."""
-        self._pump_due = False
-        channel = self._channel
-        if channel is None or channel.full:
-            return  # on_writable comes back here
-        self._unwritten.clear()
-        more = self._hand_over(channel)
-        if channel.write():
-            self._unwritten.clear()
-        if more:
-            self._schedule_pump()
-        self._check_empty()
-
-    def _hand_over(self, channel: Channel) -> bool:
-        """Give paho a batch; return whether there may be more that can go now."""
-        for _ in range(SEND_BATCH):
-            message = self._outbox.take(self._window)
-            if message is None:
-                return False
-            if self._packet_limit is not None and self._too_large(message):
-                self._outbox.dropped["too_large"] += 1
-                self._log_once("too_large", f"a message on {message.topic} exceeds the broker's maximum packet size")
-                continue
-            info = channel.send(message)
-            self.sent += 1
-            if message.qos:
-                self._outbox.sent(info.mid, message)
-            else:
-                self._unwritten.append((info, message))
-        return True
-
-    def _too_large(self, message: Message) -> bool:
-        # Sending it would cost the connection (MQTT 5.0, section 3.2.2.3.6), and again after each reconnect.
-        size = publish_size(
-            message.topic, len(message.payload), qos=message.qos, version=self._versions.version, alias=False
-        )
-        return self._packet_limit is not None and size + ALIAS_PROPERTY_BYTES > self._packet_limit
-
-    def _handle_ack(self, mid: int, code: int) -> None:
-        message = self._outbox.acknowledged(mid)
-        if message is None:
-            return
-        self.acked += 1
-        if code >= 0x80:
-            self._outbox.dropped["refused"] += 1
-            self._log_once("refused", f"the broker refused a message on {message.topic} (reason code 0x{code:02x})")
-        if self._outbox.waiting:
-            self._schedule_pump()
-        else:
-            self._check_empty()
-
-    def _check_empty(self) -> None:
-        if not self._outbox and not self._unwritten:
-            self._empty.set()
 
     def _handle_message(self, received: Received) -> None:
         self.received += 1
@@ -394,12 +331,3 @@ class Connection:
             self.rejected[reason] += 1
             if self.rejected[reason] == 1:
                 logger.warning("%s: rejected a message on %s: %s", self.client_id, received.topic, error)
-
-    def _log_once(self, reason: str, text: str) -> None:
-        if self._outbox.dropped[reason] == 1:
-            logger.warning("%s: dropped: %s", self.client_id, text)
-
-
-def _written(info: MQTTMessageInfo) -> bool:
-    # is_published raises for a message that paho did not even take
-    return info.rc == 0 and info.is_published()
