@@ -1,0 +1,317 @@
+"""``gammawear train``, ``evaluate``, ``datasets`` and ``bundles``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.table import Table
+
+from models import datasets
+from models.augment import Augment
+from models.bundle import SHIPPED, Bundle, bundle_folders, find_bundle, load_bundle
+from models.datasets.fetch import fetch
+from models.evaluate import Report, evaluate, material_for, own_task
+from models.fit import Epoch, FitSettings
+from models.har import NETWORKS
+from models.tasks import TASKS, Material, Task, load_material
+from models.train import QuantizerKind, TrainSettings, train_bundle
+from quantization.codebook import Codebook
+from quantization.errors import GammawearError, TrainingError
+
+train_app = typer.Typer(no_args_is_help=True, help="Train a quantizer and a network together.")
+datasets_app = typer.Typer(help="Data sets: what there is, where to get it, fetch it.")
+bundles_app = typer.Typer(help="Trained bundles: what there is, what is in one.")
+_OUT = Console()
+_NOTES = Console(stderr=True)
+
+
+class SplitBy(StrEnum):
+    """What a split keeps together."""
+
+    SUBJECT = "subject"
+    RECORDING = "recording"
+
+
+class Curve(StrEnum):
+    """Quantizers that make a bundle."""
+
+    GAMMA = "gamma"
+    GAMMA_PAPER = "gamma-paper"
+    LINEAR = "linear"
+    MU_LAW = "mu-law"
+
+
+@train_app.callback()
+def _train() -> None:
+    """Train a quantizer and a network together."""
+
+
+@train_app.command("har")
+def train_har(
+    data: Annotated[Path, typer.Option(help="Archive or folder of the data set, or a folder of your own recordings.")],
+    dataset: Annotated[str | None, typer.Option(help="Its name (see gammawear datasets) if not by its layout.")] = None,
+    bits: Annotated[int, typer.Option(min=1, max=8, help="Bits a code.")] = 4,
+    quantizer: Annotated[Curve, typer.Option(help="The learned curve, or what to compare it with.")] = Curve.GAMMA,
+    network: Annotated[str, typer.Option(help=f"One of: {', '.join(NETWORKS)}.")] = "cnn",
+    name: Annotated[str | None, typer.Option(help="Name of the bundle.")] = None,
+    version: Annotated[int | None, typer.Option(min=1, help="Its version; the next free one if absent.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for bundles and checkpoints.")] = Path("runs"),
+    rate: Annotated[float | None, typer.Option(min=10, max=200, help="Hz, if not the data set's own.")] = None,
+    window: Annotated[float | None, typer.Option(min=0.2, max=60, help="Seconds.")] = None,
+    stride: Annotated[float | None, typer.Option(min=0.05, max=60, help="Seconds.")] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="At most so many.")] = 40,
+    batch: Annotated[int, typer.Option(min=2, help="Windows in a step.")] = 64,
+    patience: Annotated[int, typer.Option(min=0, help="Epochs without progress before stopping.")] = 15,
+    dropout: Annotated[float, typer.Option(min=0, max=0.9)] = 0.3,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
+    refit: Annotated[bool, typer.Option(help="Train again with validation subjects too.")] = False,
+    split: Annotated[SplitBy, typer.Option(help="Keep together subjects, or (one wearer) recordings.")] = SplitBy.SUBJECT,
+    freeze_codebook: Annotated[
+        str | None, typer.Option(help="Bundle whose codebook to keep: a better network, devices stay as they are.")
+    ] = None,
+    body_site: Annotated[str, typer.Option(help="Where it is worn, for your own recordings.")] = "wrist",
+) -> None:
+    """Train on recordings and write a bundle that gateways serve.
+
+    Ctrl-C keeps a checkpoint; the same command goes on from it.
+
+    Examples:
+      gammawear train har --dataset sp_sw_har --data sp_sw_har.zip --bits 4
+
+      gammawear train har --data my-recordings/ --rate 50 --window 2 --name mine
+    """
+    import torch
+
+    torch.set_num_threads(max(1, torch.get_num_threads() // 2))
+    chosen = datasets.get(dataset) if dataset else datasets.detect(data)
+    task = _task(chosen.name, rate, window, stride, body_site)
+    with _NOTES.status(f"reading {data} ({chosen.name}) at {task.rate_hz:g} Hz"):
+        material = load_material(task, data)
+    if split is SplitBy.RECORDING:
+        material, task = _by_recording(material), replace(task, test=(), validation=())
+    bundle_name = name or task.bundle
+    number = version or _next_version(out, bundle_name)
+    settings = TrainSettings(
+        quantizer=_kind(quantizer),
+        bits=bits,
+        network=network,
+        dropout=dropout,
+        refit=refit,
+        codebook=_frozen(freeze_codebook, out),
+        fit=FitSettings(epochs=epochs, batch=batch, patience=patience, seed=seed),
+        augment=Augment(),
+    )
+    seconds = sum(len(segment.values) for segment in material.segments) / task.rate_hz
+    _NOTES.print(
+        f"{len(material.subjects)} {split.value}s, {seconds / 60:.0f} minutes, {len(material.labels)} activities, "
+        f"channels {', '.join(material.channels)}"
+    )
+    checkpoints = out / f".{bundle_name}@{number}"
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=_NOTES) as progress:
+        bar = progress.add_task("training", total=epochs)
+
+        def report(epoch: Epoch) -> None:
+            held_out = f", validation macro-F1 {epoch.validation.macro_f1:.3f}" if epoch.validation else ""
+            text = f"epoch {epoch.number}/{epoch.of}  loss {epoch.loss:.3f}{held_out}"
+            progress.update(bar, total=epoch.of, completed=epoch.number, description=text)
+
+        try:
+            folder, bundle = train_bundle(
+                task, material, settings, name=bundle_name, version=number, out=out, checkpoints=checkpoints,
+                report=report,
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            _NOTES.print(f"\nstopped; the same command goes on from {checkpoints}")
+            raise
+    scores = bundle.manifest.scores
+    if scores is not None:
+        _OUT.print(
+            f"[bold]{folder}[/]  {scores.protocol}: macro-F1 {scores.macro_f1:.3f}, accuracy {scores.accuracy:.3f} "
+            f"({scores.windows} windows), answered unknown {scores.unknown_share:.1%}"
+        )
+    _OUT.print(f"serve it with: gammawear gateway --bundles {out}")
+
+
+def _kind(curve: Curve) -> QuantizerKind:
+    kinds: dict[Curve, QuantizerKind] = {
+        Curve.GAMMA: "gamma",
+        Curve.GAMMA_PAPER: "gamma-paper",
+        Curve.LINEAR: "linear",
+        Curve.MU_LAW: "mu-law",
+    }
+    return kinds[curve]
+
+
+def _task(dataset: str, rate: float | None, window: float | None, stride: float | None, body_site: str) -> Task:
+    task = TASKS.get(dataset)
+    if task is None:
+        if rate is None:
+            raise TrainingError("say at which --rate (Hz) your recordings are to be used, such as --rate 50")
+        task = own_task(body_site, rate)
+    changes: dict[str, Any] = {"rate_hz": rate, "window_s": window, "stride_s": stride}
+    return replace(task, **{field: value for field, value in changes.items() if value is not None})
+
+
+def _by_recording(material: Material) -> Material:
+    segments = [replace(s, subject=f"{s.subject}/{s.recording}") for s in material.segments]
+    return replace(material, segments=tuple(segments))
+
+
+def _next_version(out: Path, name: str) -> int:
+    taken = [int(f.name.split("@")[1]) for f in bundle_folders(out) if f.name.split("@")[0] == name]
+    return max(taken, default=0) + 1
+
+
+def _frozen(reference: str | None, out: Path) -> Codebook | None:
+    return None if reference is None else load_bundle(reference, (out, SHIPPED)).codebook
+
+
+def evaluate_command(
+    bundle: Annotated[str, typer.Option(help="Name, name@version or folder of a bundle.")],
+    data: Annotated[Path, typer.Option(help="Archive or folder: a data set, or your own recordings.")],
+    subjects: Annotated[
+        str | None, typer.Option(help="Only these, separated by commas; 'test' for those held out from training.")
+    ] = None,
+    bundles: Annotated[Path, typer.Option(help="Where your own bundles are.")] = Path("runs"),
+    picture: Annotated[Path | None, typer.Option(help="Where to write the confusion matrix (PNG or SVG).")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+) -> None:
+    """Score a bundle on recordings, through counts, codes and network as live.
+
+    Examples:
+      gammawear evaluate --bundle wrist6 --data sp_sw_har.zip --subjects test
+
+      gammawear evaluate --bundle wrist3 --data wisdm.zip --json
+    """
+    loaded = load_bundle(bundle, (bundles, SHIPPED))
+    with _NOTES.status(f"reading {data}"):
+        material = material_for(loaded, data)
+        report = evaluate(loaded, material, subjects=_chosen(subjects, loaded, material))
+    if as_json:
+        typer.echo(report.to_json())
+    else:
+        _print_report(report)
+        picture = picture or Path(f"confusion-{loaded.reference}.png")
+    if picture is not None:
+        from models.plots import confusion_picture
+
+        _NOTES.print(f"confusion matrix: {confusion_picture(report, picture)}")
+
+
+def _chosen(subjects: str | None, bundle: Bundle, material: Material) -> list[str] | None:
+    if subjects is None:
+        seen = set(bundle.manifest.data.train_subjects) | set(bundle.manifest.data.validation_subjects)
+        overlap = sorted(seen & set(material.subjects))
+        if overlap:
+            _NOTES.print(
+                f"[yellow]{len(overlap)} of {len(material.subjects)} subjects took part in training: this is no "
+                "measure of how new people are recognised. Use --subjects test for that.[/]"
+            )
+        return None
+    if subjects == "test":
+        held_out = [s for s in material.subjects if s in bundle.manifest.data.test_subjects]
+        if not held_out:
+            raise GammawearError(f"none of the subjects held out from {bundle.reference} is in this data")
+        return held_out
+    return [one.strip() for one in subjects.split(",")]
+
+
+def _print_report(report: Report) -> None:
+    scores = report.scores
+    table = Table(title=f"{report.bundle} on {len(report.subjects)} subjects, {scores.windows} windows")
+    table.add_column("activity")
+    table.add_column("F1", justify="right")
+    table.add_column("windows", justify="right")
+    for label, f1, row in zip(report.labels, scores.f1, scores.confusion, strict=True):
+        table.add_row(label, f"{f1:.3f}", str(row.sum()))
+    table.add_section()
+    table.add_row("[bold]macro-F1", f"[bold]{scores.macro_f1:.3f}", str(scores.windows))
+    table.add_row("accuracy", f"{scores.accuracy:.3f}", "")
+    table.add_row("macro-F1, pure windows", f"{scores.macro_f1_pure:.3f}", "")
+    table.add_row("answered unknown", f"{report.unknown_share:.1%}", "")
+    if report.unknown_found is not None:
+        table.add_row("unknown activities found", f"{report.unknown_found:.1%}", str(report.unknown_windows))
+    _OUT.print(table)
+    _OUT.print("by subject: " + ", ".join(f"{s} {f1:.3f}" for s, f1 in report.per_subject.items()))
+
+
+@datasets_app.callback(invoke_without_command=True)
+def list_datasets(context: typer.Context) -> None:
+    """List the data sets, their licences and where to get them."""
+    if context.invoked_subcommand:
+        return
+    table = Table("name", "what", "channels", "licence", "where")
+    for one in datasets.DATASETS.values():
+        table.add_row(one.name, one.title, str(len(one.channels) or "any"), one.licence, one.url)
+    _OUT.print(table)
+    _OUT.print("fetch one with: gammawear datasets fetch NAME   (the commands take archives as they are)")
+
+
+@datasets_app.command("fetch")
+def fetch_dataset(
+    name: Annotated[str, typer.Argument(help="Name of the data set.")],
+    folder: Annotated[Path, typer.Option(help="Where to put the archive.")] = Path("data"),
+) -> None:
+    """Download a data set; a download that was broken off goes on.
+
+    Example: gammawear datasets fetch sp_sw_har
+    """
+    columns = (TextColumn(name), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=_NOTES) as progress:
+        bar = progress.add_task(name, total=None)
+        path = fetch(
+            datasets.get(name), folder, progress=lambda done, total: progress.update(bar, completed=done, total=total)
+        )
+    typer.echo(path)
+
+
+@bundles_app.callback(invoke_without_command=True)
+def list_bundles(
+    context: typer.Context, bundles: Annotated[Path, typer.Option(help="Where your own bundles are.")] = Path("runs")
+) -> None:
+    """List the bundles that ship and those in --bundles."""
+    if context.invoked_subcommand:
+        return
+    columns = ("bundle", "channels", "bits", "rate", "window", "activities", "macro-F1 (held-out subjects)", "codebook")
+    table = Table(*columns)
+    for root in (SHIPPED, bundles):
+        for folder in bundle_folders(root):
+            one = load_bundle(folder)
+            scores = one.manifest.scores
+            table.add_row(
+                one.reference,
+                str(len(one.codebook.channels)),
+                str(one.codebook.bits),
+                f"{one.manifest.rate_hz:g} Hz",
+                f"{one.manifest.window / one.manifest.rate_hz:g} s",
+                str(len(one.labels)),
+                f"{scores.macro_f1:.3f} ({scores.subjects})" if scores else "",
+                one.codebook.short_digest.hex(),
+            )
+    _OUT.print(table)
+
+
+@bundles_app.command("show")
+def show_bundle(
+    name: Annotated[str, typer.Argument(help="Name, name@version or folder.")],
+    bundles: Annotated[Path, typer.Option(help="Where your own bundles are.")] = Path("runs"),
+    picture: Annotated[Path | None, typer.Option(help="Write the learned curves to this PNG or SVG.")] = None,
+) -> None:
+    """Print a bundle's manifest as JSON.
+
+    Example: gammawear bundles show wrist6 --picture curves.png
+    """
+    folder = find_bundle(name, (bundles, SHIPPED))
+    bundle = load_bundle(folder)
+    typer.echo(bundle.manifest.model_dump_json(indent=1))
+    if picture is not None:
+        from models.plots import curve_picture
+
+        _NOTES.print(f"curves: {curve_picture(bundle.codebook, picture)}")
