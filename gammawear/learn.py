@@ -71,7 +71,7 @@ def train_har(
     dropout: Annotated[float, typer.Option(min=0, max=0.9)] = 0.3,
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
     refit: Annotated[bool, typer.Option(help="Train again with validation subjects too.")] = False,
-    split: Annotated[SplitBy, typer.Option(help="Keep together subjects, or (one wearer) recordings.")] = SplitBy.SUBJECT,
+    split: Annotated[SplitBy, typer.Option(help="Keep subjects, or (one wearer) recordings whole.")] = SplitBy.SUBJECT,
     freeze_codebook: Annotated[
         str | None, typer.Option(help="Bundle whose codebook to keep: a better network, devices stay as they are.")
     ] = None,

@@ -65,8 +65,7 @@ class Report:
             "subjects": list(self.subjects),
             "per_subject_macro_f1": self.per_subject,
             "per_class_f1": {
-                label: None if np.isnan(f1) else f1
-                for label, f1 in zip(self.labels, scores.f1.tolist(), strict=True)
+                label: None if np.isnan(f1) else f1 for label, f1 in zip(self.labels, scores.f1.tolist(), strict=True)
             },
             "confusion": {"labels": list(self.labels), "rows_are_truth": scores.confusion.tolist()},
             "unknown_share": self.unknown_share,

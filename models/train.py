@@ -108,9 +108,7 @@ def fit_once(
     """
     sensor = task.sensor(material.channels)
     classes = len(material.labels)
-    crops = Crops(
-        material.of(train), length=task.window, stride=task.stride, classes=classes, augment=settings.augment
-    )
+    crops = Crops(material.of(train), length=task.window, stride=task.stride, classes=classes, augment=settings.augment)
     torch.manual_seed(settings.fit.seed)
     network = build(HarConfig(settings.network, len(material.channels), classes, task.window, settings.dropout))
     model = JointModel(make_quantizer(settings, sensor, task.rate_hz, crops), network)

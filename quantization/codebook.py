@@ -180,9 +180,7 @@ class Codebook:
         ends = np.cumsum([_HEAD.size, *sizes])
         if len(data) != ends[-1]:
             raise CodebookError(f"{len(data)} bytes; {bits} bits and {channels} channels take {ends[-1]}")
-        names, thresholds, levels, statistics = (
-            data[start:end] for start, end in itertools.pairwise(ends)
-        )
+        names, thresholds, levels, statistics = (data[start:end] for start, end in itertools.pairwise(ends))
         return cls(
             channels=_read_names(names),
             bits=bits,

@@ -1,0 +1,59 @@
+# `make help` lists what there is. Everything goes into .venv; nothing is installed twice.
+
+PYTHON ?= python3
+# For example PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu" on a Linux machine without a GPU.
+PIP_ARGS ?=
+# For example ARGS="--wearables 20 --seconds 60".
+ARGS ?=
+DATA ?= ../shared/data/har
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt $(PIP_ARGS)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format train bench clean
+
+help:  ## List the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+
+demo: .venv/.demo  ## Install, then show wearables, live recognition and the bandwidth saved (Ctrl-C ends it)
+	@$(BIN)/gammawear demo $(ARGS)
+
+test: .venv/.dev  ## Install, then run the tests
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: .venv/.dev  ## Lint, types and import directions
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: .venv/.dev  ## Format the code
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+train: .venv/.dev  ## Train the two bundles that ship, anew, into runs/ (needs the data sets in DATA)
+	@$(BIN)/gammawear train har --data $(DATA)/sp_sw_har.zip --refit $(ARGS)
+	@$(BIN)/gammawear train har --data $(DATA)/wisdm2019_watch.zip --refit --epochs 10 --batch 128 --patience 4 \
+		--dropout 0.4 $(ARGS)
+
+bench: .venv/.dev  ## Measure speed; results go to benchmarks/results/
+	@$(BIN)/python -m benchmarks.speed $(ARGS)
+
+clean:  ## Remove the environment and caches
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+
+.venv/.python:
+	@echo "creating .venv"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "gammawear needs Python 3.11 or later")'
+	@$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/.demo: .venv/.python pyproject.toml constraints.txt
+	@echo "installing into .venv: PyTorch is by far the largest part, this takes a minute or a few"
+	@$(PIP) --editable '.[demo]'
+	@touch $@
+
+.venv/.dev: .venv/.demo
+	@echo "installing the development tools into .venv"
+	@$(PIP) --editable '.[dev]'
+	@touch $@
