@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from benchmarks.machine import RESULTS, commit, machine
-from models.fit import FitSettings, probabilities
+from models.fit import FitSettings, logits_of
 from models.scores import score
 from models.tasks import TASKS, load_material
 from models.train import QuantizerKind, TrainSettings, fit_once, windows_of
@@ -69,7 +69,7 @@ def run(dataset: str, data: Path, *, seeds: int, quantizers: list[tuple[Quantize
             settings = TrainSettings(quantizer=quantizer, bits=min(bits, 8), fit=fit)
             trained = fit_once(task, material, settings, train, validation)
             windows = windows_of(task, material, test)
-            scores = score(windows, probabilities(trained.model, windows, task.sensor(material.channels)).numpy())
+            scores = score(windows, logits_of(trained.model, windows, task.sensor(material.channels)).numpy())
             row = {
                 "dataset": dataset,
                 "fold": fold,

@@ -236,8 +236,8 @@ def _print_report(report: Report) -> None:
     table.add_row("accuracy", f"{scores.accuracy:.3f}", "")
     table.add_row("macro-F1, pure windows", f"{scores.macro_f1_pure:.3f}", "")
     table.add_row("answered unknown", f"{report.unknown_share:.1%}", "")
-    if report.unknown_found is not None:
-        table.add_row("unknown activities found", f"{report.unknown_found:.1%}", str(report.unknown_windows))
+    for activity, (share, windows) in report.unknown_found.items():
+        table.add_row(f"{activity} (not known): answered unknown", f"{share:.1%}", str(windows))
     _OUT.print(table)
     _OUT.print("by subject: " + ", ".join(f"{s} {f1:.3f}" for s, f1 in report.per_subject.items()))
 

@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from models.bundle import RATE_TOLERANCE
 from models.resample import Segment
+from models.windows import UNLABELLED
+from quantization.codebook import RATE_TOLERANCE
 from quantization.errors import TrainingError
 from quantization.sensor import Sensor
+
+BACKGROUND: Final = -2
+"""The truth of crops that show what is not to be known."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Crops:
 
     Args:
         segments: where to cut from; none spans a gap.
+        background: examples of what is not to be known; their crops have truth :data:`BACKGROUND`.
         length: T, samples of a window.
         stride: one epoch has one crop for every ``stride`` samples of the recordings.
         classes: K; the truth of a crop is by the scoring rule of :mod:`models.windows`.
@@ -53,14 +58,22 @@ class Crops:
     """
 
     def __init__(
-        self, segments: Sequence[Segment], *, length: int, stride: int, classes: int, augment: Augment
+        self,
+        segments: Sequence[Segment],
+        *,
+        length: int,
+        stride: int,
+        classes: int,
+        augment: Augment,
+        background: Sequence[Segment] = (),
     ) -> None:
         self._augment: Final = augment
         self._length: Final = length
         self._classes: Final = classes
         # A crop at a rate that is too fast reads beyond its length.
         self._reach: Final = math.ceil((length - 1) * (1 + augment.rate)) + 1
-        long_enough = [segment for segment in segments if len(segment.values) >= self._reach]
+        strange = [replace(s, label=np.full_like(s.label, BACKGROUND)) for s in background]
+        long_enough = [segment for segment in (*segments, *strange) if len(segment.values) >= self._reach]
         if not long_enough:
             raise TrainingError(f"no recording is long enough for a window of {length} samples")
         self._values: Final = torch.from_numpy(np.concatenate([segment.values for segment in long_enough]))
@@ -82,7 +95,7 @@ class Crops:
         return self._values
 
     def batches(self, size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        """One epoch of (values ``[B, T, C]``, truth ``[B]``); unlabelled crops have truth -1."""
+        """One epoch of (values ``[B, T, C]``, truth ``[B]``); unlabelled crops have truth -1, background -2."""
         chosen = torch.randperm(len(self._starts), generator=generator)[: self._per_epoch]
         for part in torch.split(chosen, size):
             if len(part) > 1:  # batch normalisation needs two
@@ -105,9 +118,9 @@ class Crops:
         return self._vary(values, rate, generator), truth
 
     def _majority(self, label: Tensor) -> Tensor:
-        votes = torch.stack([(label == k).sum(dim=1) for k in [*range(self._classes), -1]], dim=1)
-        winner = votes.argmax(dim=1)  # the first of equals, as in models.windows.majority_label
-        return torch.where(winner == self._classes, -1, winner)
+        candidates = torch.tensor([*range(self._classes), UNLABELLED, BACKGROUND])
+        votes = torch.stack([(label == k).sum(dim=1) for k in candidates], dim=1)
+        return candidates[votes.argmax(dim=1)]  # the first of equals, as in models.windows.majority_label
 
     def _vary(self, values: Tensor, rate: Tensor, generator: torch.Generator) -> Tensor:
         batch, _, channels = values.shape

@@ -24,7 +24,7 @@ from safetensors.torch import save as save_tensors
 
 from models.har import HarConfig, HarNetwork, build
 from protocol.messages import UNKNOWN, LabelName
-from quantization.codebook import Codebook
+from quantization.codebook import RATE_TOLERANCE, Codebook
 from quantization.codec import network_input
 from quantization.errors import BundleError, CodebookError, SensorError
 from quantization.imu import Codes
@@ -32,8 +32,6 @@ from quantization.sensor import Sensor
 
 SHIPPED: Final = Path(__file__).parent / "bundles"
 """The bundles that come with the package."""
-RATE_TOLERANCE: Final = 0.05
-"""A device within this share of a bundle's rate is taken as it is; training varies the rate by as much."""
 MAX_MODEL_BYTES: Final = 64 * 2**20
 """Networks here have 10 to 400 thousand parameters; a file beyond this is not one."""
 _REFERENCE: Final = re.compile(r"([a-z0-9][a-z0-9_-]{0,31})(?:@([0-9]{1,6}))?")
@@ -57,8 +55,12 @@ class DataCard(_Strict):
     validation_subjects: list[str]
     test_subjects: list[str]
     """Of the data at hand, had no part in training or in any choice."""
+    merged_labels: dict[str, str] = {}
+    """Labels of the data set that count as another one."""
     excluded_labels: list[str] = []
     """Activities of the data set that the bundle does not know."""
+    background_labels: list[str] = []
+    """Of those, the ones that training showed it as examples of what it does not know."""
 
 
 class Scores(_Strict):
@@ -89,8 +91,8 @@ class Manifest(_Strict):
     """Samples."""
     stride: Annotated[int, Field(ge=1, le=4096)]
     """Samples."""
-    unknown_below: Annotated[float, Field(ge=0, le=1)]
-    """A likeliest activity less probable than this is answered ``unknown``."""
+    unknown_below: float
+    """Windows with less evidence than this (:class:`Prediction`) are answered ``unknown``."""
     network: dict[str, Any]
     sensor: dict[str, Any]
     """The part that the training data was brought to."""
@@ -105,6 +107,21 @@ class Manifest(_Strict):
     def reference(self) -> str:
         """``name@version``."""
         return f"{self.name}@{self.version}"
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a network says of B windows.
+
+    Args:
+        probabilities: float32 ``[B, K]``, a row sums to 1.
+        evidence: float32 ``[B]``, log Σ exp(logits): how strongly the window resembles anything that was learned. The
+            negative free energy of Liu et al. 2020 (arXiv 2010.03759); unlike the largest probability it also falls
+            where two activities are equally likely because neither fits.
+    """
+
+    probabilities: NDArray[np.float32]
+    evidence: NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,17 +167,23 @@ class Bundle:
         return abs(rate_hz / self.manifest.rate_hz - 1) <= RATE_TOLERANCE
 
     @torch.inference_mode()
-    def predict(self, codes: Codes) -> NDArray[np.float32]:
-        """``[B, T, C]`` codes to ``[B, K]`` probabilities. Several threads may call it at once."""
+    def predict(self, codes: Codes) -> Prediction:
+        """Recognise ``[B, T, C]`` codes. Several threads may call it at once."""
         logits = self.network(torch.from_numpy(network_input(codes, self.codebook.bits)))
-        return torch.softmax(logits, dim=1).numpy()
+        return Prediction(torch.softmax(logits, dim=1).numpy(), torch.logsumexp(logits, dim=1).numpy())
 
-    def answer(self, probabilities: NDArray[np.float32]) -> tuple[str, str, float]:
-        """``[K]`` probabilities to (answer, likeliest activity, its probability); the answer may be ``unknown``."""
+    def answer(self, probabilities: NDArray[np.float32], evidence: float) -> tuple[str, str, float]:
+        """One window's ``[K]`` probabilities and evidence to (answer, likeliest activity, its probability).
+
+        The answer is the likeliest activity, or ``unknown``.
+        """
         best = int(probabilities.argmax())
-        probability = float(probabilities[best])
         likeliest = self.labels[best]
-        return (likeliest if probability >= self.manifest.unknown_below else UNKNOWN), likeliest, probability
+        return (
+            (likeliest if evidence >= self.manifest.unknown_below else UNKNOWN),
+            likeliest,
+            float(probabilities[best]),
+        )
 
 
 def assemble(manifest: dict[str, Any], *, codebook: Codebook, network: HarNetwork, sensor: Sensor) -> Bundle:

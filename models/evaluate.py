@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from models import datasets
-from models.bundle import Bundle
+from models.bundle import Bundle, Prediction
 from models.resample import Segment
 from models.scores import Scores, score
-from models.tasks import TASKS, Material, Task, load_material
+from models.tasks import Material, Task, load_material
 from models.windows import SCORING_RULE, Windows, cut
 from quantization.codec import Encoder
 from quantization.errors import DatasetError
@@ -36,8 +35,7 @@ class Report:
         scores: over all their windows.
         per_subject: macro-F1 of each subject alone.
         unknown_share: of scored windows, answered ``unknown``.
-        unknown_found: of windows with an activity that the bundle does not know, answered ``unknown``; None: no such.
-        unknown_windows: how many such windows there were.
+        unknown_found: by activity that the bundle does not know: share answered ``unknown``, windows there were.
     """
 
     bundle: str
@@ -47,8 +45,7 @@ class Report:
     scores: Scores
     per_subject: dict[str, float]
     unknown_share: float
-    unknown_found: float | None
-    unknown_windows: int
+    unknown_found: dict[str, tuple[float, int]]
 
     def to_dict(self) -> dict[str, Any]:
         """For scripts."""
@@ -69,8 +66,10 @@ class Report:
             },
             "confusion": {"labels": list(self.labels), "rows_are_truth": scores.confusion.tolist()},
             "unknown_share": self.unknown_share,
-            "unknown_found": self.unknown_found,
-            "unknown_windows": self.unknown_windows,
+            "unknown_found": {
+                activity: {"share": share, "windows": windows}
+                for activity, (share, windows) in self.unknown_found.items()
+            },
         }
 
     def to_json(self) -> str:
@@ -78,13 +77,15 @@ class Report:
         return json.dumps(self.to_dict())
 
 
-def predict_windows(bundle: Bundle, windows: Windows, sensor: Sensor) -> NDArray[np.float32]:
-    """``[W, K]`` probabilities of ``[W, T, C]`` physical windows that ``sensor`` measures and quantizes."""
+def predict_windows(bundle: Bundle, windows: Windows, sensor: Sensor) -> Prediction:
+    """What a bundle says of ``[W, T, C]`` physical windows that ``sensor`` measures and quantizes."""
     encoder = Encoder(bundle.codebook, sensor)
     count, length, channels = windows.values.shape
     codes = encoder.encode(sensor.to_counts(windows.values.reshape(-1, channels))).reshape(count, length, channels)
     parts = [bundle.predict(codes[at : at + PREDICT_BATCH]) for at in range(0, count, PREDICT_BATCH)]
-    return np.concatenate(parts)
+    return Prediction(
+        np.concatenate([part.probabilities for part in parts]), np.concatenate([part.evidence for part in parts])
+    )
 
 
 def evaluate(
@@ -107,30 +108,27 @@ def evaluate(
         raise DatasetError(f"no subject {', '.join(absent)}; there are {', '.join(material.subjects)}")
     part = sensor or bundle.sensor
     windows = _cut(bundle, material.of(chosen))
-    predicted = predict_windows(bundle, windows, part)
-    sure = predicted.max(axis=1) >= bundle.manifest.unknown_below
+    said = predict_windows(bundle, windows, part)
     labelled = windows.truth >= 0
-    strange = [segment for segment in material.unknown if segment.subject in chosen]
-    found = None
-    strange_windows = 0
-    if strange:
-        probabilities = predict_windows(bundle, _cut(bundle, strange), part)
-        strange_windows = len(probabilities)
-        found = float((probabilities.max(axis=1) < bundle.manifest.unknown_below).mean())
+    found: dict[str, tuple[float, int]] = {}
+    for activity, segments in sorted(material.unknown.items()):
+        theirs = [s for s in segments if s.subject in chosen and len(s.values) >= bundle.manifest.window]
+        if theirs:
+            evidence = predict_windows(bundle, _cut(bundle, theirs), part).evidence
+            found[activity] = (float((evidence < bundle.manifest.unknown_below).mean()), len(evidence))
     return Report(
         bundle=bundle.reference,
         dataset=bundle.manifest.data.dataset,
         labels=bundle.labels,
         subjects=tuple(chosen),
-        scores=score(windows, predicted),
+        scores=score(windows, said.probabilities),
         per_subject={
-            subject: score(windows.of([subject]), predicted[windows.subject == subject]).macro_f1
+            subject: score(windows.of([subject]), said.probabilities[windows.subject == subject]).macro_f1
             for subject in chosen
             if (windows.truth[windows.subject == subject] >= 0).any()
         },
-        unknown_share=float((~sure[labelled]).mean()),
+        unknown_share=float((said.evidence[labelled] < bundle.manifest.unknown_below).mean()),
         unknown_found=found,
-        unknown_windows=strange_windows,
     )
 
 
@@ -141,18 +139,19 @@ def material_for(bundle: Bundle, path: Path) -> Material:
         DatasetError: not a known layout, or other channels than the bundle's.
     """
     dataset = datasets.detect(path)
-    task = TASKS.get(dataset.name) or own_task(bundle.manifest.body_site, bundle.manifest.rate_hz)
-    here = Task(
+    manifest = bundle.manifest
+    task = Task(
         dataset=dataset.name,
-        bundle=bundle.manifest.name,
-        rate_hz=bundle.manifest.rate_hz,
-        window_s=bundle.manifest.window / bundle.manifest.rate_hz,
-        stride_s=bundle.manifest.stride / bundle.manifest.rate_hz,
-        acc_g=task.acc_g,
-        gyro_dps=task.gyro_dps,
-        body_site=bundle.manifest.body_site,
+        bundle=manifest.name,
+        rate_hz=manifest.rate_hz,
+        window_s=manifest.window / manifest.rate_hz,
+        stride_s=manifest.stride / manifest.rate_hz,
+        acc_g=0.0,  # the bundle brings its own part
+        gyro_dps=None,
+        body_site=manifest.body_site,
+        merged=manifest.data.merged_labels,
     )
-    material = load_material(here, path, labels=bundle.labels)
+    material = load_material(task, path, labels=bundle.labels)
     wanted = bundle.codebook.channels
     if material.channels == wanted:
         return material

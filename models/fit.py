@@ -22,10 +22,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from models.augment import Crops, adc
+from models.augment import BACKGROUND, Crops, adc
 from models.har import HarNetwork
 from models.scores import Scores, score
-from models.windows import Windows
+from models.windows import UNLABELLED, Windows
 from quantization.errors import TrainingError
 from quantization.gamma import Quantizer, Unquantized
 from quantization.sensor import Sensor
@@ -34,6 +34,9 @@ EMA_DECAY: Final = 0.99
 """Averages over about 100 steps, two epochs of the smallest data set: evens out the noise of single steps."""
 WARM_UP: Final = 0.1
 """Share of all steps in which the learning rate rises, before the cosine."""
+BACKGROUND_WEIGHT: Final = 0.3
+"""Weight of the outlier-exposure loss: enough to tell strangers apart, without a cost on known activities that
+validation subjects would show."""
 EVALUATION_BATCH: Final = 512
 
 
@@ -90,11 +93,11 @@ class Epoch:
 
 
 @torch.inference_mode()
-def probabilities(model: JointModel, windows: Windows, sensor: Sensor) -> Tensor:
-    """``[W, K]`` probabilities of windows as ``sensor`` would measure them."""
+def logits_of(model: JointModel, windows: Windows, sensor: Sensor) -> Tensor:
+    """``[W, K]`` logits of windows as ``sensor`` would measure them."""
     model.eval()
     parts = [
-        torch.softmax(model(adc(torch.from_numpy(windows.values[at : at + EVALUATION_BATCH]), sensor)), dim=1)
+        model(adc(torch.from_numpy(windows.values[at : at + EVALUATION_BATCH]), sensor))
         for at in range(0, len(windows), EVALUATION_BATCH)
     ]
     return torch.cat(parts)
@@ -145,7 +148,7 @@ class Fit:
         counts = crops.class_counts().float().clamp_min(1)
         # The root of the inverse frequency: the full inverse lets the rarest class decide most answers.
         weight = (counts.sum() / counts).sqrt()
-        self._loss = nn.CrossEntropyLoss(weight=weight / weight.mean(), ignore_index=-1)
+        self._known_loss = nn.CrossEntropyLoss(weight=weight / weight.mean(), ignore_index=UNLABELLED)
         self._steps = settings.epochs * crops.batches_per_epoch(settings.batch)
         self._epoch = 0
         self._step = 0
@@ -185,7 +188,7 @@ class Fit:
             self._set_rate()
             loss = self._loss(self._model(adc(values, self._sensor)), truth)
             self._optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             self._optimizer.step()
             self._average.update_parameters(self._model)
             total += loss.item()
@@ -195,6 +198,18 @@ class Fit:
         for mean, current in zip(self._average.module.buffers(), self._model.buffers(), strict=True):
             mean.copy_(current)  # batch statistics are averages already
         return total / max(1, batches)
+
+    def _loss(self, logits: Tensor, truth: Tensor) -> Tensor:
+        """Cross-entropy on what is known; on the background, distance from an answer that favours nothing.
+
+        Outlier exposure (Hendrycks et al. 2019, arXiv 1812.04606): a network that has seen some activities it must not
+        name is less sure of itself on ones that it has never seen.
+        """
+        strange = truth == BACKGROUND
+        if not bool(strange.any()):
+            return self._known_loss(logits, truth)
+        undecided = -torch.log_softmax(logits[strange], dim=1).mean()
+        return self._known_loss(logits[~strange], truth[~strange]) + BACKGROUND_WEIGHT * undecided
 
     def _set_rate(self) -> None:
         """Linear warm-up, then a cosine to zero."""
@@ -211,7 +226,7 @@ class Fit:
         average = cast("JointModel", self._average.module)
         scores = None
         if self._validation is not None:
-            scores = score(self._validation, probabilities(average, self._validation, self._sensor).numpy())
+            scores = score(self._validation, logits_of(average, self._validation, self._sensor).numpy())
         # Without validation, or with patience 0, the last epoch is the one to keep.
         if scores is None or self._settings.patience == 0 or scores.macro_f1 > self._best:
             self._best = -1.0 if scores is None else scores.macro_f1

@@ -32,18 +32,18 @@ class Scores:
     confusion: NDArray[np.int64]
 
 
-def score(windows: Windows, probabilities: NDArray[np.float32]) -> Scores:
-    """Score the likeliest class of ``[W, K]`` probabilities; ``unknown`` has no part in it.
+def score(windows: Windows, likelihoods: NDArray[np.float32]) -> Scores:
+    """Score the likeliest class of ``[W, K]`` probabilities or logits; ``unknown`` has no part in it.
 
     Raises:
         DatasetError: no window is labelled.
     """
-    classes = probabilities.shape[1]
+    classes = likelihoods.shape[1]
     known = windows.truth >= 0
     if not known.any():
         raise DatasetError("no window is labelled: there is nothing to score against")
     truth = windows.truth[known]
-    predicted = probabilities[known].argmax(axis=1)
+    predicted = likelihoods[known].argmax(axis=1)
     table = confusion(truth, predicted, classes)
     f1 = f1_per_class(table)
     pure = windows.pure[known]

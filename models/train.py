@@ -15,7 +15,7 @@ from models.augment import Augment, Crops
 from models.bundle import Bundle, Scores, assemble, save_bundle
 from models.datasets import get
 from models.evaluate import evaluate
-from models.fit import Epoch, Fit, FitSettings, JointModel, probabilities
+from models.fit import Epoch, Fit, FitSettings, JointModel, logits_of
 from models.har import HarConfig, build
 from models.tasks import Material, Task, split
 from models.windows import SCORING_RULE, Windows, cut
@@ -108,7 +108,15 @@ def fit_once(
     """
     sensor = task.sensor(material.channels)
     classes = len(material.labels)
-    crops = Crops(material.of(train), length=task.window, stride=task.stride, classes=classes, augment=settings.augment)
+    background = [s for name in task.background for s in material.unknown.get(name, ()) if s.subject in train]
+    crops = Crops(
+        material.of(train),
+        length=task.window,
+        stride=task.stride,
+        classes=classes,
+        augment=settings.augment,
+        background=background,
+    )
     torch.manual_seed(settings.fit.seed)
     network = build(HarConfig(settings.network, len(material.channels), classes, task.window, settings.dropout))
     model = JointModel(make_quantizer(settings, sensor, task.rate_hz, crops), network)
@@ -176,10 +184,10 @@ def _checkpoint(folder: Path | None, name: str) -> Path | None:
 
 
 def _calibrate(task: Task, material: Material, trained: Trained, validation: list[str]) -> float:
-    """The probability below which 5 % of the validation subjects' windows lie."""
+    """The evidence below which 5 % of the validation subjects' windows lie."""
     windows = windows_of(task, material, validation)
-    likeliest = probabilities(trained.model, windows, task.sensor(material.channels)).amax(dim=1).numpy()
-    return round(float(np.quantile(likeliest[windows.truth >= 0], FALSE_UNKNOWN)), 4)
+    evidence = torch.logsumexp(logits_of(trained.model, windows, task.sensor(material.channels)), dim=1).numpy()
+    return round(float(np.quantile(evidence[windows.truth >= 0], FALSE_UNKNOWN)), 4)
 
 
 def _with_statistics(task: Task, material: Material, trained: Trained) -> Codebook:
@@ -225,7 +233,9 @@ def _manifest(
             "train_subjects": train,
             "validation_subjects": validation,
             "test_subjects": test,
+            "merged_labels": dict(task.merged),
             "excluded_labels": list(task.excluded),
+            "background_labels": list(task.background),
         },
         "training": {
             "quantizer": "kept codebook" if settings.codebook else settings.quantizer,

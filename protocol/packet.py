@@ -16,8 +16,9 @@ offset type    meaning
 Coders: 0 plain packing (:mod:`quantization.codec`); 1 is reserved for the entropy coder; 2 and 3 are reserved.
 
 MUST: the sequence goes up by one with every packet that a device makes, sent or not, so that a receiver can count what
-is missing; samples are evenly spaced at the codebook's rate from the tick on; a packet is at most 244 bytes, one BLE
-notification at an ATT MTU of 247; a receiver refuses a payload that is longer or shorter than its samples take.
+is missing; samples are evenly spaced from the tick on, at the rate that the device's ``status`` gives (within 5 % of
+the codebook's); a packet is at most 244 bytes, one BLE notification at an ATT MTU of 247; a receiver refuses a payload
+that is longer or shorter than its samples take.
 """
 
 from __future__ import annotations

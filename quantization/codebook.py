@@ -49,6 +49,8 @@ LAYOUT_VERSION: Final = 1
 MAX_BITS: Final = 8
 MIN_RATE_HZ: Final = 1.0
 MAX_RATE_HZ: Final = 1000.0
+RATE_TOLERANCE: Final = 0.05
+"""A device within this share of a codebook's rate is taken as it is; training varies the rate by as much."""
 STATISTICS_TOTAL: Final = 2**15
 """Frequencies of a channel's codes sum to this: a power of two, so that a coder divides by shifting."""
 SHORT_DIGEST_BYTES: Final = 4
