@@ -1,2 +1,370 @@
-"""placeholder"""
-def demo_command() -> None: ...
+"""``gammawear demo``: a broker, wearables and a gateway in one process, and a table of what happens."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, cast
+
+import typer
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from device_emulator.fleet import Fleet
+from gammawear import options
+from gammawear.broker import RunningBroker, local_broker
+from gammawear.options import bundle_dirs, until_stopped
+from gammawear.serve import DEFAULT_METRICS_PORT, chosen_people
+from gammawear.wearables import WearableOptions, dataset_sources, part_for, synthetic_sources, wearables
+from gateway.service import Gateway, GatewaySettings
+from gateway.views import DeviceView, Summary
+from models.bundle import Bundle, load_bundle
+from models.evaluate import evaluate, material_for
+from models.tasks import Material
+from protocol.messages import UNKNOWN
+
+DEFAULT_WEARABLES: Final = 8
+REFRESH_S: Final = 0.25
+LINE_EVERY_S: Final = 5.0
+"""Without a terminal there is no table to redraw: a line now and then says that it is alive."""
+POLL_S: Final = 0.02
+SETTLE_S: Final = 3.0
+"""The last packets and labels are on their way when the wearables stop."""
+_NOTES = Console(stderr=True)
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """What to show."""
+
+    bundle: Bundle
+    material: Material | None
+    people: list[str]
+    wearables: int | None
+    part: str | None
+    seed: int
+    speed: float
+    qos: Literal[0, 1]
+    broker: Literal["mosquitto", "amqtt"] | None
+    metrics_port: int
+    per_device: bool
+    seconds: float | None
+    once: bool
+
+
+def demo_command(
+    wearable_count: Annotated[int | None, typer.Option("--wearables", min=1, help="How many wearables.")] = None,
+    bundle: Annotated[str, typer.Option(help="What recognises, and what the wearables quantize with.")] = "wrist6",
+    dataset: Annotated[
+        Path | None, typer.Option(help="Replay recorded people who were not trained on (archive or folder).")
+    ] = None,
+    subjects: Annotated[str | None, typer.Option(help="Other people of the data set, separated by commas.")] = None,
+    once: Annotated[bool, typer.Option("--once", help="With --dataset: play every recording once, then end.")] = False,
+    part: Annotated[str | None, typer.Option(help="Sensor to emulate, such as bmi270.")] = None,
+    speed: Annotated[float, typer.Option(min=0.01, max=1000, help=options.SPEED_HELP)] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the generated wearers.")] = 0,
+    seconds: Annotated[float | None, typer.Option(min=1, help="End after so long; else on Ctrl-C.")] = None,
+    qos: Annotated[int, typer.Option(min=0, max=1)] = 1,
+    broker: Annotated[
+        str | None, typer.Option(help="mosquitto or amqtt (embedded); the best there is if absent.")
+    ] = None,
+    metrics_port: Annotated[int, typer.Option(min=0, max=65535, help="Of /metrics; 0 for any.")] = DEFAULT_METRICS_PORT,
+    bundles: options.Bundles = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="The summary as one JSON object, last on standard output.")
+    ] = False,
+) -> None:
+    """Show it: wearables stream 4-bit codes, the gateway recognises live, and the bandwidth saved is counted.
+
+    Needs nothing else: starts mosquitto if it is installed, else an embedded broker; wearers are generated (fitted to
+    recorded people, and marked synthetic) unless --dataset gives recorded ones.
+
+    Examples:
+      gammawear demo
+
+      gammawear demo --wearables 20 --seconds 60
+
+      gammawear demo --dataset sp_sw_har.zip --once --json
+    """
+    if broker not in (None, "mosquitto", "amqtt"):
+        raise typer.BadParameter(f"--broker is mosquitto or amqtt, not {broker!r}")
+    import torch
+
+    torch.set_num_threads(1)
+    _NOTES.print(f"loading {bundle}")
+    loaded = load_bundle(bundle, bundle_dirs(bundles))
+    material = None
+    people: list[str] = []
+    if dataset is not None:
+        with _NOTES.status(f"reading {dataset}"):
+            material = material_for(loaded, dataset)
+        people = chosen_people(loaded, material.subjects, subjects)
+    demo = Demo(
+        DemoOptions(
+            bundle=loaded,
+            material=material,
+            people=people,
+            wearables=wearable_count,
+            part=part,
+            seed=seed,
+            speed=speed,
+            qos=cast("Literal[0, 1]", qos),
+            broker=cast("Any", broker),
+            metrics_port=metrics_port,
+            per_device=(wearable_count or DEFAULT_WEARABLES) <= 50,
+            seconds=seconds,
+            once=once and dataset is not None,
+        ),
+        bundle_dirs(bundles),
+    )
+    result = asyncio.run(demo.run())
+    _print_summary(result)
+    if as_json:
+        sys.stdout.write(json.dumps(result) + "\n")
+
+
+class Demo:
+    """One demonstration, from the broker's start to the summary."""
+
+    def __init__(self, options: DemoOptions, bundle_folders: tuple[Path, ...]) -> None:
+        self._options = options
+        self._folders = bundle_folders
+        self._source = "dataset" if options.material is not None else "synthetic"
+
+    async def run(self) -> dict[str, Any]:
+        """Run until Ctrl-C, the time is up, or the recordings have ended; return the summary."""
+        started = time.monotonic()
+        _NOTES.print("starting a broker")
+        async with local_broker(prefer=self._options.broker) as broker:
+            gateway = self._gateway(broker)
+            fleet = self._fleet(broker)
+            _NOTES.print(f"{broker.name} on port {broker.port}; {len(fleet.publishers)} wearables ({self._source})")
+            serving = asyncio.create_task(gateway.run())
+            try:
+                await _first(serving, gateway.wait_connected(10))
+                _NOTES.print(f"metrics: http://127.0.0.1:{gateway.metrics_port}/metrics")
+                async with _screen(lambda: self._picture(gateway, broker, started), lambda: _line(gateway.summary())):
+                    work = _first(serving, fleet.run())
+                    await until_stopped(work, fleet.stop, seconds=self._options.seconds)
+                    await _settle(gateway, fleet)
+                views = gateway.snapshot()
+                await gateway.stop()
+                await serving
+            finally:
+                serving.cancel()
+                await asyncio.gather(serving, return_exceptions=True)
+            return self._result(gateway.summary(), views, fleet, broker, time.monotonic() - started)
+
+    def _gateway(self, broker: RunningBroker) -> Gateway:
+        return Gateway(
+            GatewaySettings(
+                broker=broker.settings,
+                bundle_dirs=self._folders,
+                metrics_port=_free_or_any(self._options.metrics_port),
+                per_device=self._options.per_device,
+            )
+        )
+
+    def _fleet(self, broker: RunningBroker) -> Fleet:
+        chosen = self._options
+        sensor = part_for(chosen.bundle, chosen.part)
+        if chosen.material is None:
+            sources = synthetic_sources(
+                chosen.bundle, sensor, count=chosen.wearables or DEFAULT_WEARABLES, seed=chosen.seed, rate_hz=None
+            )
+        else:
+            sources = dataset_sources(
+                chosen.bundle, chosen.material, sensor, subjects=chosen.people, count=chosen.wearables,
+                loop=not chosen.once,
+            )  # fmt: skip
+        shared = WearableOptions(qos=chosen.qos, speed=chosen.speed)
+        return Fleet(wearables(sources, chosen.bundle, broker.settings, shared))
+
+    def _picture(self, gateway: Gateway, broker: RunningBroker, started: float) -> Group:
+        title = (
+            f"gammawear demo · {self._options.bundle.reference} · {self._options.bundle.codebook.bits}-bit codes · "
+            f"source: {self._source} · {broker.name} · {time.monotonic() - started:.0f} s"
+        )
+        table = Table(title=title, title_justify="left", expand=False)
+        for column in ("wearable", "activity", "truth", "confidence"):
+            table.add_column(column, no_wrap=True)
+        for column in ("bits/value", "B/s", "12-bit B/s", "saved", "lost"):
+            table.add_column(column, justify="right")
+        views = gateway.snapshot()
+        for view in views[: max(1, _NOTES.height - 9)]:
+            table.add_row(*_row(view))
+        hidden = len(views) - (_NOTES.height - 9)
+        more = [Text(f"… and {hidden} more wearables", style="dim")] if hidden > 0 else []
+        metrics = Text(f"metrics http://127.0.0.1:{gateway.metrics_port}/metrics · Ctrl-C ends", style="dim")
+        return Group(table, *more, Text(_line(gateway.summary())), metrics)
+
+    def _result(
+        self, summary: Summary, views: list[DeviceView], fleet: Fleet, broker: RunningBroker, seconds: float
+    ) -> dict[str, Any]:
+        p50, p90, p99 = summary.latency_ms or (None, None, None)
+        result: dict[str, Any] = {
+            "source": self._source,
+            "bundle": self._options.bundle.reference,
+            "bits": self._options.bundle.codebook.bits,
+            "broker": broker.name,
+            "wearables": len(fleet.publishers),
+            "seconds": round(seconds, 1),
+            "speed": self._options.speed,
+            "macro_f1": summary.macro_f1,
+            "accuracy": summary.accuracy,
+            "windows": summary.windows,
+            "scored_windows": summary.scored,
+            "bits_per_sample": summary.bits_per_value,
+            "payload_bits_per_sample": summary.payload_bits_per_value,
+            "compression_over_12_bit_mqtt": summary.compression,
+            "latency_ms": {"p50": p50, "p90": p90, "p99": p99},
+            "age_ms_p50": summary.age_ms if self._options.speed == 1.0 else None,
+            "packets_sent": fleet.packets_published,
+            "packets_received": summary.packets,
+            "packets_lost": summary.lost,
+            "packets_rejected": summary.rejected,
+            "packets_duplicate": summary.duplicate,
+            "wearables_seen": len(views),
+        }
+        if self._options.material is not None:
+            # The same people, the same rule, all of their windows: what the live figure should come close to.
+            offline = evaluate(self._options.bundle, self._options.material, subjects=sorted(set(self._options.people)))
+            result["subjects"] = list(offline.subjects)
+            result["offline_macro_f1"] = offline.scores.macro_f1
+            result["offline_accuracy"] = offline.scores.accuracy
+        return result
+
+
+async def _first(service: asyncio.Task[None], work: Awaitable[None]) -> None:
+    """Await ``work``, but fail at once when the service ends before."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({service, task}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            service.result()
+        else:
+            task.result()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _settle(gateway: Gateway, fleet: Fleet) -> None:
+    """Wait until what was sent has arrived, but not for ever: a link may have lost some."""
+    for _ in range(round(SETTLE_S / POLL_S)):
+        if gateway.summary().packets >= fleet.packets_published:
+            break
+        await asyncio.sleep(POLL_S)
+    await asyncio.sleep(0.2)  # the windows of the last packets, and the labels behind them
+
+
+def _free_or_any(port: int) -> int:
+    """The port itself if nobody has it, else 0: a second demo beside the first is no reason to fail."""
+    import socket
+
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            _NOTES.print(f"port {port} is taken: metrics go to another one")
+            return 0
+    return port
+
+
+@contextlib.asynccontextmanager
+async def _screen(picture: Callable[[], Group], line: Callable[[], str]) -> Any:  # noqa: ANN401 - an async context
+    """Keep a table up to date on a terminal; elsewhere print a line now and then."""
+
+    async def lines() -> None:
+        while True:
+            await asyncio.sleep(LINE_EVERY_S)
+            _NOTES.print(line(), soft_wrap=True)
+
+    async def frames(live: Live) -> None:
+        while True:
+            live.update(picture(), refresh=True)
+            await asyncio.sleep(REFRESH_S)
+
+    if not _NOTES.is_terminal:
+        task = asyncio.create_task(lines())
+        try:
+            yield
+        finally:
+            task.cancel()
+        return
+    with Live(picture(), console=_NOTES, auto_refresh=False) as live:
+        task = asyncio.create_task(frames(live))
+        try:
+            yield
+            live.update(picture(), refresh=True)
+        finally:
+            task.cancel()
+
+
+def _row(view: DeviceView) -> tuple[Text | str, ...]:
+    activity = _readable(view.activity)
+    right = view.truth is not None and view.activity == view.truth
+    style = "dim" if view.activity in (None, UNKNOWN) else "green" if right else "red" if view.truth else ""
+    probability = view.probability
+    bar = "" if probability is None else "█" * round(10 * probability) + "░" * (10 - round(10 * probability))
+    saved = 1 - view.bytes_per_s / view.raw12_bytes_per_s if view.raw12_bytes_per_s else None
+    return (
+        view.device,
+        Text(activity, style=style),
+        _readable(view.truth),
+        f"{bar} {probability:.0%}" if probability is not None else "",
+        f"{view.bits_per_value:.2f}" if view.bits_per_value else "",
+        f"{view.bytes_per_s:.0f}" if view.streaming else "",
+        f"{view.raw12_bytes_per_s:.0f}" if view.streaming else "",
+        f"{saved:.0%}" if saved is not None and view.streaming else "",
+        str(view.lost),
+    )
+
+
+def _readable(label: str | None) -> str:
+    return "" if label is None else label.replace("_", " ").lower()
+
+
+def _line(summary: Summary) -> str:
+    parts = [
+        f"{summary.streaming} streaming",
+        f"live macro-F1 {summary.macro_f1:.3f}" if summary.macro_f1 is not None else "no labels yet",
+        f"accuracy {summary.accuracy:.3f}" if summary.accuracy is not None else "",
+        f"{summary.scored} windows scored",
+        f"{summary.bits_per_value:.2f} bits/value" if summary.bits_per_value else "",
+        f"{summary.compression:.1f}× below 12-bit" if summary.compression else "",
+        f"latency {summary.latency_ms[0]:.0f} ms (p99 {summary.latency_ms[2]:.0f})" if summary.latency_ms else "",
+        f"lost {summary.lost}",
+    ]
+    return " · ".join(part for part in parts if part)
+
+
+def _print_summary(result: dict[str, Any]) -> None:
+    table = Table(title="summary", show_header=False, title_justify="left")
+    table.add_column(style="dim")
+    table.add_column()
+
+    def figure(value: float | None, form: str) -> str:
+        return "none" if value is None else format(value, form)
+
+    live = f"{figure(result['macro_f1'], '.3f')} macro-F1, {figure(result['accuracy'], '.3f')} accuracy"
+    table.add_row("recognition", f"{live} over {result['scored_windows']} windows (source: {result['source']})")
+    if "offline_macro_f1" in result:
+        table.add_row("the same offline", f"{result['offline_macro_f1']:.3f} macro-F1, subjects {result['subjects']}")
+    bits = f"{figure(result['bits_per_sample'], '.2f')} bits a value with our header"
+    table.add_row(
+        "bandwidth", f"{bits}; {figure(result['compression_over_12_bit_mqtt'], '.1f')}× below 12-bit over MQTT"
+    )
+    latency = result["latency_ms"]
+    table.add_row("latency", f"{figure(latency['p50'], '.0f')} ms median, {figure(latency['p99'], '.0f')} ms p99")
+    packets = f"{result['packets_sent']} sent, {result['packets_received']} received, {result['packets_lost']} lost"
+    table.add_row("packets", packets)
+    _NOTES.print(table)

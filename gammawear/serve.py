@@ -1,3 +1,185 @@
-"""placeholder"""
-def device_command() -> None: ...
-def gateway_command() -> None: ...
+"""``gammawear device`` and ``gammawear gateway``: the two ends as services of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import Annotated, Literal, cast
+
+import typer
+from rich.console import Console
+
+from device_emulator.fleet import Fleet
+from device_emulator.link import LinkSettings
+from device_emulator.source import Source
+from gammawear import options
+from gammawear.options import broker_settings, bundle_dirs, parse_axes, until_stopped
+from gammawear.wearables import (
+    WearableOptions,
+    dataset_sources,
+    part_for,
+    synthetic_sources,
+    trace_sources,
+    wearables,
+)
+from gateway.service import Gateway, GatewaySettings
+from models.bundle import Bundle, load_bundle
+from models.evaluate import material_for
+
+logger = logging.getLogger(__name__)
+_NOTES = Console(stderr=True)
+DEFAULT_METRICS_PORT = 9464
+"""Where exporters without a port of their own usually listen (OpenTelemetry's choice)."""
+
+
+def device_command(
+    count: Annotated[int | None, typer.Option(min=1, help="How many wearables.")] = None,
+    bundle: Annotated[str, typer.Option(help="Whose codebook to quantize with.")] = "wrist6",
+    dataset: Annotated[Path | None, typer.Option(help="Replay recorded people from this archive or folder.")] = None,
+    subjects: Annotated[str | None, typer.Option(help="Of the data set, by comma; those held out if absent.")] = None,
+    trace: Annotated[list[Path] | None, typer.Option(help="Replay this trace file; may repeat.")] = None,
+    part: Annotated[str | None, typer.Option(help="Sensor to emulate, such as bmi270 or lsm6dso.")] = None,
+    rate: Annotated[float | None, typer.Option(min=5, max=1000, help="Hz of generated wearers.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the generated wearers.")] = 0,
+    axes: Annotated[str | None, typer.Option(help="How the part is turned, such as 2,-1,3.")] = None,
+    packet: Annotated[float, typer.Option(min=0.02, max=60, help="Seconds of signal in a packet, at most.")] = 1.0,
+    qos: Annotated[int, typer.Option(min=0, max=1, help="0: may be lost; 1: acknowledged.")] = 1,
+    speed: Annotated[float, typer.Option(min=0.01, max=1000, help=options.SPEED_HELP)] = 1.0,
+    labels: Annotated[bool, typer.Option(help="Publish the truth beside the data.")] = True,
+    loss: Annotated[float, typer.Option(min=0, max=1, help="Share of packets that the link loses.")] = 0.0,
+    prefix: Annotated[str, typer.Option(help="Of the device ids.")] = "wearable",
+    seconds: Annotated[float | None, typer.Option(min=0, help="Stop after so long.")] = None,
+    bundles: options.Bundles = None,
+    host: options.Host = "127.0.0.1",
+    port: options.Port = 1883,
+    username: options.Username = None,
+    password: options.Password = None,
+    tls: options.Tls = False,
+    ca_file: options.CaFile = None,
+    cert_file: options.CertFile = None,
+    key_file: options.KeyFile = None,
+    mqtt: options.MqttVersion = "auto",
+) -> None:
+    """Emulate wearables that quantize and publish over MQTT. Ctrl-C ends them cleanly.
+
+    Examples:
+      gammawear device --count 20
+
+      gammawear device --dataset sp_sw_har.zip --part bmi270 --host broker.local --tls
+    """
+    loaded = load_bundle(bundle, bundle_dirs(bundles))
+    broker = broker_settings(
+        host, port, username=username, password=password, tls=tls, ca_file=ca_file, cert_file=cert_file,
+        key_file=key_file, mqtt=mqtt,
+    )  # fmt: skip
+    sources = make_sources(
+        loaded, count=count, dataset=dataset, subjects=subjects, traces=trace, part=part, rate=rate, seed=seed
+    )
+    fleet = Fleet(
+        wearables(
+            sources,
+            loaded,
+            broker,
+            WearableOptions(
+                packet_s=packet,
+                qos=cast("Literal[0, 1]", qos),
+                speed=speed,
+                labels=labels,
+                axes=parse_axes(axes),
+                link=LinkSettings(loss=loss, seed=seed) if loss else None,
+                prefix=prefix,
+            ),
+        )
+    )
+    _NOTES.print(
+        f"{len(sources)} wearables (source: {sources[0].kind}) with the codebook of {loaded.reference} "
+        f"to {broker.host}:{broker.port}; Ctrl-C ends them"
+    )
+    asyncio.run(until_stopped(fleet.run(), fleet.stop, seconds=seconds))
+    _NOTES.print(
+        f"{fleet.packets_made} packets made, {fleet.packets_published} published, {fleet.dropped} messages dropped"
+    )
+
+
+def make_sources(
+    bundle: Bundle,
+    *,
+    count: int | None,
+    dataset: Path | None = None,
+    subjects: str | None = None,
+    traces: list[Path] | None = None,
+    part: str | None = None,
+    rate: float | None = None,
+    seed: int = 0,
+    loop: bool = True,
+) -> list[Source]:
+    """What the wearables of a command wear: a data set's people, traces, or generated wearers."""
+    if traces:
+        return trace_sources(traces, loop=loop)
+    sensor = part_for(bundle, part)
+    if dataset is None:
+        return synthetic_sources(bundle, sensor, count=count or 1, seed=seed, rate_hz=rate)
+    with _NOTES.status(f"reading {dataset}"):
+        material = material_for(bundle, dataset)
+    people = chosen_people(bundle, material.subjects, subjects)
+    return dataset_sources(bundle, material, sensor, subjects=people, count=count, loop=loop)
+
+
+def chosen_people(bundle: Bundle, present: list[str], subjects: str | None) -> list[str]:
+    """The subjects named, else those that the bundle was not trained on."""
+    if subjects is not None:
+        return [name.strip() for name in subjects.split(",")]
+    card = bundle.manifest.data
+    seen = {*card.train_subjects, *card.validation_subjects}
+    return [subject for subject in present if subject not in seen]
+
+
+def gateway_command(
+    bundles: options.Bundles = None,
+    metrics_port: Annotated[int, typer.Option(min=0, max=65535, help="Of /metrics; 0 for any.")] = DEFAULT_METRICS_PORT,
+    metrics_address: Annotated[str, typer.Option(help="0.0.0.0 for other machines.")] = "127.0.0.1",
+    per_device: Annotated[bool, typer.Option(help="Series for each device: for small fleets.")] = False,
+    batch: Annotated[int, typer.Option(min=1, max=1024, help="Windows that the network takes at once.")] = 64,
+    deadline: Annotated[float, typer.Option(min=0, help="Milliseconds that a window waits for others.")] = 20.0,
+    client_id: Annotated[str, typer.Option(help="Names the session that the broker keeps.")] = "gammawear-gateway",
+    seconds: Annotated[float | None, typer.Option(min=0, help="Stop after so long.")] = None,
+    host: options.Host = "127.0.0.1",
+    port: options.Port = 1883,
+    username: options.Username = None,
+    password: options.Password = None,
+    tls: options.Tls = False,
+    ca_file: options.CaFile = None,
+    cert_file: options.CertFile = None,
+    key_file: options.KeyFile = None,
+    mqtt: options.MqttVersion = "auto",
+) -> None:
+    """Receive, recognise, publish predictions, and serve /metrics. Ctrl-C ends it cleanly.
+
+    Examples:
+      gammawear gateway --host broker.local --bundles runs
+
+      GAMMAWEAR_USERNAME=gateway GAMMAWEAR_PASSWORD=... gammawear gateway --tls
+    """
+    import torch
+
+    torch.set_num_threads(1)  # several threads for such small batches only get in each other's way
+    settings = GatewaySettings(
+        broker=broker_settings(
+            host, port, username=username, password=password, tls=tls, ca_file=ca_file, cert_file=cert_file,
+            key_file=key_file, mqtt=mqtt,
+        ),
+        client_id=client_id,
+        bundle_dirs=bundle_dirs(bundles),
+        batch_size=batch,
+        batch_deadline_ms=deadline,
+        metrics_port=metrics_port,
+        metrics_address=metrics_address,
+        per_device=per_device,
+    )  # fmt: skip
+    gateway = Gateway(settings)
+    names = ", ".join(bundle.reference for bundle in gateway.bundles.serving)
+    _NOTES.print(f"serving {names} from {host}:{port}; metrics on http://{metrics_address}:{metrics_port}/metrics")
+    asyncio.run(until_stopped(gateway.run(), gateway.stop, seconds=seconds))
+    summary = gateway.summary()
+    _NOTES.print(f"{summary.packets} packets, {summary.lost} lost, {summary.answers} answers")

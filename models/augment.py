@@ -94,6 +94,11 @@ class Crops:
         """``[n, C]`` every sample, physical units."""
         return self._values
 
+    def describe(self) -> list[object]:
+        """What tells these crops from others; fit for JSON."""
+        seen = [len(self._values), float(self._values.double().sum()), int(self._label.sum())]
+        return [*seen, self._length, self._per_epoch, self._classes, asdict(self._augment)]
+
     def batches(self, size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """One epoch of (values ``[B, T, C]``, truth ``[B]``); unlabelled crops have truth -1, background -2."""
         chosen = torch.randperm(len(self._starts), generator=generator)[: self._per_epoch]
@@ -143,10 +148,11 @@ class Crops:
 
 def adc(values: Tensor, sensor: Sensor) -> Tensor:
     """What a part's ADC leaves of ``[..., C]`` physical values: rounded to counts and saturated, as float32."""
-    lsb = torch.tensor(sensor.lsb, dtype=torch.float32)
-    offset = torch.tensor(sensor.offset, dtype=torch.float32)
-    counts = (torch.round(values / lsb) + offset).clamp(sensor.count_min, sensor.count_max)
-    return (counts - offset) * lsb
+    # In float64, as in Sensor: in float32 a value next to a tie would round to the other count.
+    lsb = torch.tensor(sensor.lsb, dtype=torch.float64)
+    offset = torch.tensor(sensor.offset, dtype=torch.float64)
+    counts = (torch.round(values.double() / lsb) + offset).clamp(sensor.count_min, sensor.count_max)
+    return ((counts - offset) * lsb).float()
 
 
 def _rotations(batch: int, sigma: float, generator: torch.Generator) -> Tensor:

@@ -149,6 +149,7 @@ class Fit:
         # The root of the inverse frequency: the full inverse lets the rarest class decide most answers.
         weight = (counts.sum() / counts).sqrt()
         self._known_loss = nn.CrossEntropyLoss(weight=weight / weight.mean(), ignore_index=UNLABELLED)
+        self._fingerprint = _fingerprint(model, crops, validation, sensor, settings)
         self._steps = settings.epochs * crops.batches_per_epoch(settings.batch)
         self._epoch = 0
         self._step = 0
@@ -172,8 +173,9 @@ class Fit:
         while self._epoch < self._settings.epochs and not self._stale():
             loss = self._train_one()
             self._epoch += 1
-            report(self._judge(loss))
-            self._save()
+            epoch = self._judge(loss)
+            self._save()  # before the report, from which Ctrl-C may come: no epoch is lost
+            report(epoch)
         self._model.load_state_dict(self._best_state)
         self._model.eval()
         return self._best_epoch
@@ -185,6 +187,8 @@ class Fit:
         self._model.train()
         total, batches = 0.0, 0
         for values, truth in self._crops.batches(self._settings.batch, self._generator):
+            if bool((truth < 0).all()):
+                continue  # the mean loss over no label is NaN, and would not leave the weights again
             self._set_rate()
             loss = self._loss(self._model(adc(values, self._sensor)), truth)
             self._optimizer.zero_grad(set_to_none=True)
@@ -234,13 +238,6 @@ class Fit:
             self._best_state = copy.deepcopy(average.state_dict())
         return Epoch(self._epoch, self._settings.epochs, loss, scores, self._best)
 
-    def _fingerprint(self) -> str:
-        """Names everything that a checkpoint must agree with."""
-        shapes = [f"{name}{tuple(tensor.shape)}" for name, tensor in self._model.state_dict().items()]
-        seen = [float(self._crops.values().double().sum()), len(self._crops.values())]
-        text = json.dumps([asdict(self._settings), shapes, seen, self._sensor.to_dict()], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
-
     def _save(self) -> None:
         if self._checkpoint is None:
             return
@@ -251,7 +248,7 @@ class Fit:
             tensors |= {f"optimizer.{index}.{k}": v for k, v in state.items()}
         tensors |= {"rng.crops": self._generator.get_state(), "rng.torch": torch.get_rng_state()}
         progress = {"epoch": self._epoch, "step": self._step, "best": self._best, "best_epoch": self._best_epoch}
-        metadata = {"fingerprint": self._fingerprint(), "progress": json.dumps(progress)}
+        metadata = {"fingerprint": self._fingerprint, "progress": json.dumps(progress)}
         self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
         partial = self._checkpoint.with_suffix(".partial")
         save_file({k: v.clone().contiguous() for k, v in tensors.items()}, partial, metadata=metadata)
@@ -263,16 +260,18 @@ class Fit:
         try:
             with safe_open(self._checkpoint, framework="pt") as file:
                 metadata = file.metadata() or {}
-                if metadata.get("fingerprint") != self._fingerprint():
+                if metadata.get("fingerprint") != self._fingerprint:
                     raise TrainingError(
                         f"{self._checkpoint} belongs to other settings or data; delete it or use another folder"
                     )
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-            progress = json.loads(metadata["progress"])
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            self._load(tensors, json.loads(metadata["progress"]))
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
             if isinstance(error, TrainingError):
                 raise
             raise TrainingError(f"{self._checkpoint} cannot be read ({error}); delete it to begin anew") from error
+
+    def _load(self, tensors: dict[str, Tensor], progress: dict[str, float]) -> None:
         self._model.load_state_dict(_under(tensors, "model."))
         self._average.load_state_dict(_under(tensors, "average."))
         self._best_state = _under(tensors, "best.")
@@ -286,6 +285,20 @@ class Fit:
         torch.set_rng_state(tensors["rng.torch"])
         self._epoch, self._step = int(progress["epoch"]), int(progress["step"])
         self._best, self._best_epoch = float(progress["best"]), int(progress["best_epoch"])
+
+
+def _fingerprint(
+    model: JointModel, crops: Crops, validation: Windows | None, sensor: Sensor, settings: FitSettings
+) -> str:
+    """Names everything that a checkpoint must agree with; ``model`` as it starts."""
+    curve = {name: tensor.tolist() for name, tensor in model.quantizer.state_dict().items()}
+    quantizer = [type(model.quantizer).__name__, *(getattr(model.quantizer, name, None) for name in ("bits", "variant"))]
+    judged = None if validation is None else [len(validation), float(validation.values.sum(dtype=float))]
+    parts = [
+        *(asdict(settings), quantizer, curve, model.network.config.to_dict()),
+        *(crops.describe(), judged, sensor.to_dict()),
+    ]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -32,6 +32,8 @@ class HarConfig:
         # A manifest comes from a file: sizes are bounded before anything is allocated by them.
         if not (1 <= self.channels <= 16 and 2 <= self.classes <= 256 and 8 <= self.window <= 4096):
             raise BundleError(f"a network for {self.channels} channels, {self.classes} classes, {self.window} samples")
+        if not 0 <= self.dropout < 1:
+            raise BundleError(f"dropout must be 0 or more and below 1, not {self.dropout}")
 
     def to_dict(self) -> dict[str, Any]:
         """For a manifest."""

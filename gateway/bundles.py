@@ -1,0 +1,115 @@
+"""The bundles that a gateway serves, found by the digest in a packet."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.bundle import CODEBOOK_FILE, MANIFEST_FILE, MODEL_FILE, SHIPPED, Bundle, bundle_folders, load_bundle
+from quantization.errors import BundleError
+
+logger = logging.getLogger(__name__)
+
+_Signature = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class _Known:
+    signature: _Signature
+    bundle: Bundle | None
+    """None: damaged when it was last read."""
+
+
+class BundleStore:
+    """All bundles of some directories. Of several that share a codebook, the one with the highest version serves.
+
+    A bundle that is loaded stays as it is until its files change, so that :meth:`reload` disturbs no stream. One whose
+    files have become unreadable goes on as it was loaded, until its folder is gone.
+
+    Attributes:
+        damaged: folders that could not be loaded at the last look.
+        failures: loads that failed, ever.
+    """
+
+    def __init__(self, folders: Iterable[Path] = (SHIPPED,)) -> None:
+        self.folders = tuple(folders)
+        self.damaged = 0
+        self.failures = 0
+        self._known: dict[Path, _Known] = {}
+        self._serving: dict[bytes, dict[bytes, Bundle]] = {}
+        self.reload()
+
+    def __len__(self) -> int:
+        return len(self.serving)
+
+    @property
+    def serving(self) -> list[Bundle]:
+        """One bundle per codebook, by reference."""
+        bundles = [bundle for shared in self._serving.values() for bundle in shared.values()]
+        return sorted(bundles, key=lambda bundle: bundle.reference)
+
+    def find(self, short_digest: bytes, digest: bytes | None = None) -> Bundle | None:
+        """The bundle for a packet's digest.
+
+        Args:
+            short_digest: the first four bytes, as in a packet.
+            digest: all 32, if the device has said so. It decides between two that begin alike, and one that
+                begins alike but goes on differently is not taken for ours.
+        """
+        alike = self._serving.get(short_digest)
+        if alike is None:
+            return None
+        if digest is not None and digest.startswith(short_digest):
+            return alike.get(digest)
+        return next(iter(alike.values())) if len(alike) == 1 else None
+
+    def reload(self) -> bool:
+        """Look for bundles that came, went or changed; returns whether any did. Reads files: may take a second."""
+        known: dict[Path, _Known] = {}
+        for root in self.folders:
+            for folder in bundle_folders(root):
+                known[folder] = self._look(folder, self._known.get(folder))
+        changed = {f: k.signature for f, k in known.items()} != {f: k.signature for f, k in self._known.items()}
+        if changed:
+            self._known = known
+            self._serving = _by_digest(entry.bundle for entry in known.values())
+            self.damaged = sum(entry.bundle is None for entry in known.values())
+        return changed
+
+    def _look(self, folder: Path, before: _Known | None) -> _Known:
+        signature = _signature(folder)
+        if before is not None and before.signature == signature:
+            return before
+        try:
+            bundle = load_bundle(folder)
+        except BundleError as error:
+            self.failures += 1
+            logger.error("bundle not loaded: %s", error)
+            return _Known(signature, before.bundle if before is not None else None)
+        logger.info("serving %s, codebook %s", bundle.reference, bundle.codebook.short_digest.hex())
+        return _Known(signature, bundle)
+
+
+def _by_digest(bundles: Iterable[Bundle | None]) -> dict[bytes, dict[bytes, Bundle]]:
+    serving: dict[bytes, dict[bytes, Bundle]] = {}
+    for bundle in bundles:
+        if bundle is None:
+            continue
+        shared = serving.setdefault(bundle.codebook.short_digest, {})
+        other = shared.get(bundle.codebook.digest)
+        if other is None or (other.manifest.version, other.reference) < (bundle.manifest.version, bundle.reference):
+            shared[bundle.codebook.digest] = bundle
+    return serving
+
+
+def _signature(folder: Path) -> _Signature:
+    entries = []
+    for name in (MANIFEST_FILE, CODEBOOK_FILE, MODEL_FILE):
+        try:
+            stat = (folder / name).stat()
+            entries.append((stat.st_mtime_ns, stat.st_size))
+        except OSError:
+            entries.append((0, -1))
+    return tuple(entries)

@@ -1,0 +1,204 @@
+"""The gateway as a whole: pipeline, batcher, broker and metrics, for a process of its own or inside another program.
+
+::
+
+    gateway = Gateway(GatewaySettings(broker=BrokerSettings(port=1883), metrics_port=9464))
+    running = asyncio.create_task(gateway.run())
+    await gateway.wait_connected(10)
+    for view in gateway.snapshot(): ...
+    await gateway.stop()
+    await running
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from threading import Thread
+from typing import Final
+from wsgiref.simple_server import WSGIServer
+
+from prometheus_client import CollectorRegistry, start_http_server
+from pydantic import BaseModel, ConfigDict, Field
+
+from gateway.batcher import MicroBatcher
+from gateway.bundles import BundleStore
+from gateway.metrics import SILENT_AFTER_S, GatewayMetrics
+from gateway.pipeline import Limits, Pipeline
+from gateway.subscriber import Subscriber
+from gateway.views import DeviceView, Summary, summarise, view_device
+from models.bundle import SHIPPED
+from protocol.broker_settings import BrokerSettings
+from protocol.connection import Received
+from quantization.errors import GammawearError
+
+logger = logging.getLogger(__name__)
+
+SWEEP_S: Final = 0.1
+"""A third of the time for which packets are held back, so that this adds little to it."""
+DRAIN_S: Final = 2.0
+"""A stop waits so long for windows that are in the queue."""
+
+
+class MetricsServerError(GammawearError, OSError):
+    """The address for the metrics cannot be used."""
+
+
+class GatewaySettings(BaseModel):
+    """Everything that can be set."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    broker: BrokerSettings = BrokerSettings()
+    client_id: str = Field(default="gammawear-gateway", min_length=1, max_length=64)
+    """Names the persistent session; each gateway at one broker needs its own."""
+    bundle_dirs: tuple[Path, ...] = (SHIPPED,)
+    bundle_poll_s: float = Field(default=5.0, gt=0)
+    batch_size: int = Field(default=64, ge=1, le=1024)
+    batch_deadline_ms: float = Field(default=20.0, ge=0, le=10_000)
+    """A window waits so long for others: part of the latency."""
+    queue_windows: int = Field(default=4096, ge=1)
+    limits: Limits = Limits()
+    metrics_port: int | None = Field(default=None, ge=0, le=65_535)
+    """None: no HTTP server; 0: any free port (:attr:`Gateway.metrics_port` says which)."""
+    metrics_address: str = "127.0.0.1"
+    per_device: bool = False
+    """Series of each device: only for a bounded, trusted fleet."""
+    silent_after_s: float = Field(default=SILENT_AFTER_S, gt=0)
+    """With ``per_device``, the series of a device silent for so long are removed."""
+
+
+class Gateway:
+    """Receives, predicts, explains.
+
+    Args:
+        settings: see there.
+
+    Attributes:
+        pipeline: all state, to be read on the loop only.
+        registry: the metrics, for a program that serves them itself.
+
+    Raises:
+        BundleError: no bundle can be served.
+    """
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self.settings = settings
+        self.bundles = BundleStore(settings.bundle_dirs)
+        self.batcher = MicroBatcher(
+            size=settings.batch_size,
+            deadline_s=settings.batch_deadline_ms / 1000,
+            queue_limit=settings.queue_windows,
+        )
+        self._subscriber = Subscriber(settings.broker, settings.client_id, self._feed)
+        self.pipeline = Pipeline(
+            self.bundles, submit=self.batcher.put, publish=self._subscriber.publish, limits=settings.limits
+        )
+        self.registry = CollectorRegistry()
+        GatewayMetrics(
+            self.registry,
+            self.pipeline,
+            batcher=self.batcher,
+            link=self._subscriber.connection,
+            per_device=settings.per_device,
+            silent_after_s=settings.silent_after_s,
+        )
+        self.metrics_port: int | None = None
+
+    async def run(self) -> None:
+        """Serve until :meth:`stop` or cancelled (then the broker says offline for us).
+
+        Raises:
+            ConnectError: the broker refuses us for good.
+            MetricsServerError: the metrics' address cannot be used.
+        """
+        async with self._serving_metrics():
+            connected = asyncio.create_task(self._subscriber.run())
+            tasks = [
+                connected,
+                asyncio.create_task(self.batcher.run(self.pipeline.answered)),
+                asyncio.create_task(self._sweep()),
+                asyncio.create_task(self._poll_bundles()),
+            ]
+            try:
+                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def wait_connected(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - as Connection has it
+        """Wait until messages come in.
+
+        Raises:
+            ConnectError: not within ``timeout`` seconds.
+        """
+        await self._subscriber.connection.wait_connected(timeout)
+
+    async def stop(self) -> None:
+        """Answer what is in the queue, publish offline, disconnect; :meth:`run` returns."""
+        if self.connected or len(self.batcher):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.batcher.drain(), DRAIN_S)
+        left = [len(device.buffer) for device in self.pipeline.devices if len(device.buffer)]
+        logger.info("stopping: %d samples of %d devices did not make a window", sum(left), len(left))
+        await self._subscriber.stop()
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection to the broker."""
+        return self._subscriber.connection.connected
+
+    def snapshot(self) -> list[DeviceView]:
+        """Every known device as it is now, by id."""
+        now_ns = time.time_ns()
+        return sorted((view_device(device, now_ns) for device in self.pipeline.devices), key=lambda view: view.device)
+
+    def summary(self) -> Summary:
+        """The whole as it is now."""
+        return summarise(self.pipeline, time.time_ns(), dropped=self.batcher.dropped)
+
+    def _feed(self, message: Received) -> None:
+        self.pipeline.feed(message.topic, message.payload, message.received_ns, qos=message.qos, retain=message.retain)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            self.pipeline.sweep()
+
+    async def _poll_bundles(self) -> None:
+        while True:
+            await asyncio.sleep(self.settings.bundle_poll_s)
+            if await asyncio.to_thread(self.bundles.reload):
+                self.pipeline.bundles_changed()
+
+    @contextlib.asynccontextmanager
+    async def _serving_metrics(self) -> AsyncIterator[None]:
+        port = self.settings.metrics_port
+        if port is None:
+            yield
+            return
+        address = self.settings.metrics_address
+        try:
+            server, thread = start_http_server(port, address, registry=self.registry)
+        except OSError as error:
+            raise MetricsServerError(f"metrics cannot be served on {address}:{port}: {error.strerror}") from error
+        self.metrics_port = server.server_port
+        logger.info("metrics on http://%s:%d/metrics", address, server.server_port)
+        try:
+            yield
+        finally:
+            self.metrics_port = None
+            await asyncio.to_thread(_close, server, thread)
+
+
+def _close(server: WSGIServer, thread: Thread) -> None:
+    server.shutdown()
+    server.server_close()
+    thread.join()
