@@ -24,6 +24,7 @@ from typing import Final
 from gateway.clock import unwrap
 from models.bundle import Bundle
 from protocol.packet import SEQUENCE_MODULUS, TICK_MODULUS
+from quantization.codebook import RATE_TOLERANCE
 from quantization.imu import Codes
 
 HOLD_PACKETS: Final = 8
