@@ -19,7 +19,8 @@ _Signature = tuple[tuple[int, int], ...]
 class _Known:
     signature: _Signature
     bundle: Bundle | None
-    """None: damaged when it was last read."""
+    damaged: bool
+    """Then ``bundle`` is the one that was loaded before, if any."""
 
 
 class BundleStore:
@@ -69,14 +70,21 @@ class BundleStore:
         """Look for bundles that came, went or changed; returns whether any did. Reads files: may take a second."""
         known: dict[Path, _Known] = {}
         for root in self.folders:
-            for folder in bundle_folders(root):
+            for folder in self._folders_in(root):
                 known[folder] = self._look(folder, self._known.get(folder))
         changed = {f: k.signature for f, k in known.items()} != {f: k.signature for f, k in self._known.items()}
         if changed:
             self._known = known
             self._serving = _by_digest(entry.bundle for entry in known.values())
-            self.damaged = sum(entry.bundle is None for entry in known.values())
+            self.damaged = sum(entry.damaged for entry in known.values())
         return changed
+
+    def _folders_in(self, root: Path) -> list[Path]:
+        try:
+            return bundle_folders(root)
+        except OSError as error:
+            logger.warning("%s cannot be listed, its bundles stay as they are: %s", root, error.strerror)
+            return [folder for folder in self._known if folder.parent == root]
 
     def _look(self, folder: Path, before: _Known | None) -> _Known:
         signature = _signature(folder)
@@ -87,9 +95,9 @@ class BundleStore:
         except BundleError as error:
             self.failures += 1
             logger.error("bundle not loaded: %s", error)
-            return _Known(signature, before.bundle if before is not None else None)
+            return _Known(signature, before.bundle if before is not None else None, damaged=True)
         logger.info("serving %s, codebook %s", bundle.reference, bundle.codebook.short_digest.hex())
-        return _Known(signature, bundle)
+        return _Known(signature, bundle, damaged=False)
 
 
 def _by_digest(bundles: Iterable[Bundle | None]) -> dict[bytes, dict[bytes, Bundle]]:

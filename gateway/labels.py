@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gateway.clock import DeviceClock, unwrap
 from gateway.refusals import RefusedMessageError
@@ -77,42 +78,54 @@ class Scored(NamedTuple):
 class _Waiting:
     """A predicted window and what is known of its truth. Each label is painted once, however long it waits."""
 
-    __slots__ = ("_foreign", "_known", "_label", "_middle", "predicted")
+    __slots__ = ("_foreign", "_half", "_known", "_label", "_uniform", "predicted")
 
     def __init__(self, predicted: Predicted) -> None:
-        window = predicted.window
         self.predicted = predicted
-        self._known = window.bundle.labels
-        self._middle = window.ticks + window.period_ms / 2
-        self._label = np.full(len(self._middle), UNLABELLED, dtype=np.int16)
+        self._known = predicted.window.bundle.labels
+        self._half = predicted.window.period_ms / 2
+        self._label: NDArray[np.int16] | None = None
+        self._uniform = UNLABELLED  # the label of all samples, as far as that is easily known; the common case
         self._foreign = ""
 
     def paint(self, label: Range) -> bool:
         """Lay a label over the samples; return whether it touches any."""
-        if label.end <= self._middle[0] or label.start > self._middle[-1]:
+        ticks = self.predicted.window.ticks
+        start, end = label.start - self._half, label.end - self._half
+        if end <= ticks[0] or start > ticks[-1]:
             return False
-        start, end = np.searchsorted(self._middle, (label.start, label.end), side="left")
         if label.activity in self._known:
-            self._label[start:end] = self._known.index(label.activity)
+            index = self._known.index(label.activity)
         else:
-            self._label[start:end] = len(self._known)
-            self._foreign = label.activity
-        return bool(end > start)
+            index, self._foreign = len(self._known), label.activity
+        if self._label is None:
+            self._label = np.full(len(ticks), UNLABELLED, dtype=np.int16)
+        if start <= ticks[0] and end > ticks[-1]:
+            self._label[:] = self._uniform = index
+            return True
+        first, last = np.searchsorted(ticks, (start, end), side="left")
+        self._label[first:last] = index
+        self._uniform = UNLABELLED
+        return bool(last > first)
 
     @property
     def covered(self) -> bool:
         """Whether every sample is labelled."""
-        return bool(self._label.min() != UNLABELLED)
+        return self._uniform != UNLABELLED or (self._label is not None and bool(self._label.min() != UNLABELLED))
 
     def score(self) -> list[Scored]:
         """The window with its truth; empty if it is mostly unlabelled."""
-        truth, pure = majority_label(self._label[None], len(self._known) + 1)
-        index = int(truth[0])
+        if self._label is None:
+            return []
+        index, pure = self._uniform, True
+        if index == UNLABELLED:
+            truth, same = majority_label(self._label[None], len(self._known) + 1)
+            index, pure = int(truth[0]), bool(same[0])
         if index == UNLABELLED:
             return []
         if index == len(self._known):
-            return [Scored(self.predicted, self._foreign, None, bool(pure[0]))]
-        return [Scored(self.predicted, self._known[index], index, bool(pure[0]))]
+            return [Scored(self.predicted, self._foreign, None, pure)]
+        return [Scored(self.predicted, self._known[index], index, pure)]
 
 
 class LabelTrack:

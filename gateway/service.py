@@ -81,14 +81,13 @@ class Gateway:
     Attributes:
         pipeline: all state, to be read on the loop only.
         registry: the metrics, for a program that serves them itself.
-
-    Raises:
-        BundleError: no bundle can be served.
     """
 
     def __init__(self, settings: GatewaySettings) -> None:
         self.settings = settings
         self.bundles = BundleStore(settings.bundle_dirs)
+        if not self.bundles:
+            logger.warning("no bundle in %s yet: packets are refused", ", ".join(map(str, settings.bundle_dirs)))
         self.batcher = MicroBatcher(
             size=settings.batch_size,
             deadline_s=settings.batch_deadline_ms / 1000,

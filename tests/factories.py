@@ -39,7 +39,7 @@ def tiny_bundle(
     book: Codebook | None = None,
     window: int = 50,
     stride: int = 25,
-    unknown_below: float = 0.0,
+    unknown_below: float = -1e6,  # never unknown: evidence of any window is above
     seed: int = 0,
 ) -> Bundle:
     """An untrained bundle with a real network, written to and loaded from ``folder``."""
