@@ -326,8 +326,8 @@ def _save_picture(group: Group, path: Path) -> None:
 
 def _row(view: DeviceView) -> tuple[Text | str, ...]:
     activity = _readable(view.activity)
-    right = view.truth is not None and view.activity == view.truth
-    style = "dim" if view.activity in (None, UNKNOWN) else "green" if right else "red" if view.truth else ""
+    judged = view.truth_is_of_answer and view.activity not in (None, UNKNOWN)
+    style = ("green" if view.activity == view.truth else "red") if judged else "dim"
     probability = view.probability
     bar = "" if probability is None else "█" * round(10 * probability) + "░" * (10 - round(10 * probability))
     # Both as PUBLISH packets: comparing ours without MQTT to theirs with it would flatter us.

@@ -25,6 +25,7 @@ class Device:
         status: the last one it sent.
         activity: the last answer.
         truth: of the last window that was scored.
+        truth_from_tick: where that window began.
         last_seen_ns: UTC of its last packet that decoded; 0 before the first.
         touched_ns: UTC of its last packet, status or label.
         digest: of the codebook that it says it runs.
@@ -43,6 +44,7 @@ class Device:
         "status",
         "touched_ns",
         "truth",
+        "truth_from_tick",
     )
 
     def __init__(self, device: str, *, lateness_ms: float, losses: Losses, flushed: Callable[[Flush], None]) -> None:
@@ -56,6 +58,7 @@ class Device:
         self.digest: bytes | None = None
         self.activity: Activity | None = None
         self.truth: str | None = None
+        self.truth_from_tick: int | None = None
         self.last_seen_ns = 0
         self.touched_ns = 0
 

@@ -237,6 +237,7 @@ class Pipeline:
                 live = self.live[model] = LiveScore(model)
             live.update(one)
             device.truth = one.truth
+            device.truth_from_tick = one.predicted.window.from_tick
             if one.truth_index is not None:
                 self._drift(model).update("error", float(one.truth_index != one.predicted.likeliest))
 

@@ -44,7 +44,7 @@ def make_answer(
         activity=answer,
         likeliest=likeliest,
         probability=min(1.0, probability),  # a softmax in float32 may exceed 1 by a rounding
-        from_tick=round(float(window.ticks[0])) % TICK_MODULUS,
+        from_tick=window.from_tick,
         to_tick=round(float(window.ticks[-1]) + window.period_ms) % TICK_MODULUS,
         from_ms=max(0, round(window.from_ms)),
         to_ms=max(0, round(window.to_ms + window.period_ms)),

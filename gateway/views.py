@@ -21,7 +21,8 @@ class DeviceView:
         streaming: a packet came in the last 10 s.
         activity: the last answer, may be ``unknown``.
         likeliest: the likeliest activity of that window.
-        truth: of the newest window whose truth is known; labels come late, so often of an earlier one.
+        truth: of the newest window whose truth is known; labels come late, so perhaps of an earlier one.
+        truth_is_of_answer: it is of the very window that ``activity`` answers.
         probability: of ``likeliest``.
         bits_per_value: of one sample of one channel, with our header ("all-in"), over the last twenty packets.
         bytes_per_s: of packets with our header, per second of signal, over the same; 0 when it does not stream.
@@ -40,6 +41,7 @@ class DeviceView:
     activity: str | None
     likeliest: str | None
     truth: str | None
+    truth_is_of_answer: bool
     probability: float | None
     bits_per_value: float | None
     bytes_per_s: float
@@ -111,6 +113,7 @@ def view_device(device: Device, now_ns: int) -> DeviceView:
         activity=activity.activity if activity is not None else None,
         likeliest=activity.likeliest if activity is not None else None,
         truth=device.truth,
+        truth_is_of_answer=activity is not None and device.truth_from_tick == activity.from_tick,
         probability=activity.probability if activity is not None else None,
         bits_per_value=recent.packet * 8 / recent.values if recent.values else None,
         bytes_per_s=recent.per_second("packet") if streaming else 0.0,

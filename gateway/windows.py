@@ -11,6 +11,7 @@ import numpy as np
 from gateway.clock import DeviceClock
 from gateway.reassembly import Joint, Piece
 from models.bundle import Bundle
+from protocol.packet import TICK_MODULUS
 from quantization.imu import Codes, Floats
 
 Flush = Literal["gap", "restart", "codebook", "removed"]
@@ -45,6 +46,11 @@ class Window:
     from_ms: float
     to_ms: float
     received_ns: int
+
+    @property
+    def from_tick(self) -> int:
+        """Of the first sample, as the device counts: u32, wraps."""
+        return round(float(self.ticks[0])) % TICK_MODULUS
 
 
 class WindowBuffer:

@@ -76,9 +76,9 @@ class Status(Message):
     adc_bits: Annotated[int, Field(ge=8, le=16)] | None = None
     channels: Annotated[list[Name], Field(max_length=MAX_CHANNELS)] | None = None
     axes: tuple[int, int, int] | None = None
-    packets: Annotated[int, Field(ge=0)] | None = None
-    """Packets made since the device started, sent or not."""
-    dropped: Annotated[int, Field(ge=0)] | None = None
+    packets: Annotated[int, Field(ge=0, lt=2**53)] | None = None
+    """Packets made since the device started, sent or not. MUST begin at 0 at every start: falling announces a restart."""
+    dropped: Annotated[int, Field(ge=0, lt=2**53)] | None = None
     """Of those, dropped by the device's own full queue."""
     bridge: Name | None = None
     error: Annotated[str, Field(max_length=200)] | None = None
