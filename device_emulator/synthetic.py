@@ -50,7 +50,7 @@ sheets of consumer parts give as typical (Bosch BMI270, ST LSM6DSO)."""
 GAIN: Final = 0.01
 """Share by which a channel's sensitivity is off: normal, one standard deviation."""
 
-_WANDER_HZ: Final = 3.0
+_BURST_HZ: Final = 3.0
 # Bandwidth of the burst envelope: a knock on a chair lasts about a sixth of a second.
 _FRAME: Final = 32
 # Noise is made in multiples of so many samples: products of 2 and few other primes are fast to transform.
@@ -108,7 +108,7 @@ class _Model:
         n = sum(lengths) + 2 * lead
         signal = np.zeros((n, len(self.wearer.channels)))
         weight = np.zeros((len(ways), n), dtype=np.float32)  # of each bout's noise
-        knocks = _smooth(n, _WANDER_HZ / rate_hz, rng)
+        knocks = _smooth(n, _BURST_HZ / rate_hz, rng)
         start = 0
         for index, (way, length) in enumerate(zip(ways, lengths, strict=True)):
             span = slice(start, start + length + 2 * lead)
@@ -164,7 +164,7 @@ class _Model:
         return trend + waves @ coefficients[kind.trend :]
 
     def _noise(self, weight: _Single, levels: _Single, rate_hz: float, rng: np.random.Generator) -> _Single:
-        """``[C, n]``: in each band, noise of root mean square 1 times ``levels`` [B, C, bouts] by ``weight`` [bouts, n].
+        """``[C, n]``: in each band, noise of root mean square 1 times ``levels`` [B, C, bouts] times ``weight``.
 
         Single precision and one band at a time: what is worked on stays in the processor's cache.
         """
@@ -224,8 +224,8 @@ def _end_fade(fade: Floats, lead: int, *, first: bool, last: bool) -> Floats:
 def _smooth(n: int, band: float, rng: np.random.Generator) -> Floats:
     """``[n]`` slow noise of about standard deviation 1: random values, ``2 band`` per sample, joined by lines."""
     knots = int(2 * band * n) + 2
+    # 1.2: half-way between two knots a line has only half of their variance.
     return 1.2 * np.interp(np.arange(n) * 2 * band, np.arange(knots), rng.standard_normal(knots))
-    # 1.2: half-way between two knots lines have only half of their variance.
 
 
 @cache
