@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from benchmarks.machine import RESULTS, commit, machine
+from models.augment import Augment
 from models.fit import FitSettings, logits_of
 from models.scores import score
 from models.tasks import TASKS, load_material
@@ -66,7 +67,8 @@ def run(dataset: str, data: Path, *, seeds: int, quantizers: list[tuple[Quantize
             started = time.monotonic()
             train, validation, test = folds(material.subjects, fold)
             fit = FitSettings(**{**EPOCHS[dataset].__dict__, "seed": seed})
-            settings = TrainSettings(quantizer=quantizer, bits=min(bits, 8), fit=fit)
+            # Test subjects wear it as they were recorded: the other wrist is no part of this comparison.
+            settings = TrainSettings(quantizer=quantizer, bits=min(bits, 8), fit=fit, augment=Augment(mirror=0.0))
             trained = fit_once(task, material, settings, train, validation)
             windows = windows_of(task, material, test)
             scores = score(windows, logits_of(trained.model, windows, task.sensor(material.channels)).numpy())

@@ -69,6 +69,7 @@ def train_har(
     batch: Annotated[int, typer.Option(min=2, help="Windows in a step.")] = 64,
     patience: Annotated[int, typer.Option(min=0, help="Epochs without progress before stopping.")] = 15,
     dropout: Annotated[float, typer.Option(min=0, max=0.9)] = 0.3,
+    mirror: Annotated[float, typer.Option(min=0, max=1, help="Share of windows mirrored to the other wrist.")] = 0.5,
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
     refit: Annotated[bool, typer.Option(help="Train again with validation subjects too.")] = False,
     split: Annotated[SplitBy, typer.Option(help="Keep subjects, or (one wearer) recordings whole.")] = SplitBy.SUBJECT,
@@ -105,7 +106,7 @@ def train_har(
         refit=refit,
         codebook=_frozen(freeze_codebook, out),
         fit=FitSettings(epochs=epochs, batch=batch, patience=patience, seed=seed),
-        augment=Augment(),
+        augment=Augment(mirror=mirror),
     )
     seconds = sum(len(segment.values) for segment in material.segments) / task.rate_hz
     _NOTES.print(

@@ -1,0 +1,175 @@
+"""Puts the stored results into the documents: every table there stands between two marks and comes from here.
+
+python -m benchmarks.report            # rewrite README.md and docs/results.md
+python -m benchmarks.report --check    # fail if they do not say what the results say
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from benchmarks.accuracy import read, table
+from benchmarks.machine import RESULTS, ROOT
+
+DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "results.md")
+_MARKED = re.compile(r"(<!-- table: ([a-z0-9_-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def _load(name: str) -> Any:  # noqa: ANN401 - JSON
+    return json.loads((RESULTS / name).read_text(encoding="utf-8"))
+
+
+def _rows(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def quantizers(dataset: str) -> str:
+    """Cross-validated macro-F1 of each quantizer."""
+    return table(read(RESULTS / f"accuracy-{dataset}.jsonl"))
+
+
+def bundles() -> str:
+    """The bundles that ship, on their test subjects."""
+    rows = [
+        [
+            f"`{one['bundle']}`",
+            f"{one['dataset']}, {len(one['subjects'])} held-out subjects, {one['windows']} windows",
+            f"{one['macro_f1']:.3f}",
+            f"{one['macro_f1_pure']:.3f}",
+            f"{one['accuracy']:.3f}",
+            f"{one['unknown_share']:.1%}",
+            f"{one['parameters']:,}",
+        ]
+        for one in _load("bundles.json")["bundles"]
+    ]
+    header = ["bundle", "scored on", "macro-F1", "on pure windows", "accuracy", "answered `unknown`", "parameters"]
+    return _rows(header, rows)
+
+
+def per_subject() -> str:
+    """Macro-F1 of each held-out subject."""
+    rows = [
+        [f"`{one['bundle']}`", ", ".join(f"{s} {f1:.3f}" for s, f1 in one["per_subject_macro_f1"].items())]
+        for one in _load("bundles.json")["bundles"]
+    ]
+    return _rows(["bundle", "macro-F1 by subject"], rows)
+
+
+def robustness() -> str:
+    """The same windows, changed before the ADC."""
+    found = _load("bundles.json")["bundles"]
+    names = list(found[0]["changed"])
+    rows = [
+        [
+            f"`{one['bundle']}`",
+            f"{one['macro_f1']:.3f}",
+            *(f"{one['changed'][name]['macro_f1']:.3f}" for name in names),
+        ]
+        for one in found
+    ]
+    return _rows(["macro-F1", "as recorded", *names], rows)
+
+
+def unknown() -> str:
+    """How often activities that a bundle does not know are answered ``unknown``."""
+    rows = []
+    for one in _load("bundles.json")["bundles"]:
+        for activity, found in one["unknown_found"].items():
+            seen = "never" if activity in one["never_seen"] else "as an example of what it does not know"
+            rows.append([f"`{one['bundle']}`", activity, seen, f"{found['share']:.0%}", str(found["windows"])])
+    return _rows(["bundle", "activity", "seen in training", "answered `unknown`", "windows"], rows)
+
+
+def live() -> str:
+    """A demonstration on recorded people, beside the offline figure."""
+    one = _load("live.json")
+    rows = [
+        [
+            f"`{one['bundle']}`",
+            ", ".join(one["subjects"]),
+            f"{one['macro_f1']:.3f}",
+            f"{one['offline_macro_f1']:.3f}",
+            str(one["scored_windows"]),
+            f"{one['packets_sent']} / {one['packets_received']} / {one['packets_lost']}",
+            f"{one['bits_per_sample']:.2f}",
+            f"{one['compression_over_12_bit_mqtt']:.2f}×",
+            f"{one['latency_ms']['p50']:.0f} / {one['latency_ms']['p99']:.0f} ms",
+        ]
+    ]
+    header = [
+        "bundle", "people", "live macro-F1", "offline", "windows", "packets sent / received / lost",
+        "bits a value with our header", "MQTT bytes below 12-bit", "latency median / p99",
+    ]  # fmt: skip
+    return _rows(header, rows)
+
+
+def wearers() -> str:
+    """Generated wearers, scored both ways."""
+    latest = {row["wearer"]: row for row in read(RESULTS / "wearers.jsonl")}
+    rows = [
+        [
+            str(name),
+            f"`{row['bundle']}`",
+            f"{row['train_real_test_generated']:.3f}",
+            f"{row['train_real_test_real']:.3f}",
+            f"{row['train_generated_test_real']:.3f}",
+            str(len(row["activities"])),  # type: ignore[arg-type]
+        ]
+        for name, row in latest.items()
+    ]
+    header = [
+        "wearer",
+        "bundle",
+        "bundle on generated",
+        "bundle on recorded",
+        "trained on generated, on recorded",
+        "activities",
+    ]
+    return _rows(header, rows)
+
+
+def speed() -> str:
+    """What one core does."""
+    one = _load("speed.json")
+    rows = [[row["what"], row["figure"], row["how"]] for row in one["rows"]]
+    return _rows(["what", "figure", "how"], rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "quantizers-sp_sw_har": lambda: quantizers("sp_sw_har"),
+    "quantizers-wisdm2019_watch": lambda: quantizers("wisdm2019_watch"),
+    "bundles": bundles,
+    "per-subject": per_subject,
+    "robustness": robustness,
+    "unknown": unknown,
+    "live": live,
+    "wearers": wearers,
+    "speed": speed,
+}
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    arguments = parser.parse_args()
+    stale = []
+    for document in DOCUMENTS:
+        old = document.read_text(encoding="utf-8")
+        new = _MARKED.sub(lambda match: f"{match[1]}{TABLES[match[2]]()}\n{match[3]}", old)
+        if new != old:
+            stale.append(document.name)
+            if not arguments.check:
+                document.write_text(new, encoding="utf-8")
+    if stale and arguments.check:
+        sys.exit(f"{', '.join(stale)}: tables differ from benchmarks/results; run python -m benchmarks.report")
+
+
+if __name__ == "__main__":
+    main()
