@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 from rich.console import Console
@@ -23,6 +23,7 @@ from models.tasks import TASKS, Material, Task, load_material
 from models.train import QuantizerKind, TrainSettings, train_bundle
 from quantization.codebook import Codebook
 from quantization.errors import GammawearError, TrainingError
+from quantization.gamma import INITIAL_GAMMA, Init
 
 train_app = typer.Typer(no_args_is_help=True, help="Train a quantizer and a network together.")
 datasets_app = typer.Typer(help="Data sets: what there is, where to get it, fetch it.")
@@ -58,6 +59,9 @@ def train_har(
     dataset: Annotated[str | None, typer.Option(help="Its name (see gammawear datasets) if not by its layout.")] = None,
     bits: Annotated[int, typer.Option(min=1, max=8, help="Bits a code.")] = 4,
     quantizer: Annotated[Curve, typer.Option(help="The learned curve, or what to compare it with.")] = Curve.GAMMA,
+    init: Annotated[
+        str, typer.Option(help="Where the curve starts: identity (γ = 1) or s-shaped (γ = 0.4).")
+    ] = "identity",
     network: Annotated[str, typer.Option(help=f"One of: {', '.join(NETWORKS)}.")] = "cnn",
     name: Annotated[str | None, typer.Option(help="Name of the bundle.")] = None,
     version: Annotated[int | None, typer.Option(min=1, help="Its version; the next free one if absent.")] = None,
@@ -101,6 +105,7 @@ def train_har(
     settings = TrainSettings(
         quantizer=_kind(quantizer),
         bits=bits,
+        init=_init(init),
         network=network,
         dropout=dropout,
         refit=refit,
@@ -122,6 +127,8 @@ def train_har(
             held_out = f", validation macro-F1 {epoch.validation.macro_f1:.3f}" if epoch.validation else ""
             text = f"epoch {epoch.number}/{epoch.of}  loss {epoch.loss:.3f}{held_out}"
             progress.update(bar, total=epoch.of, completed=epoch.number, description=text)
+            if not _NOTES.is_terminal:  # no bar is drawn there
+                _NOTES.print(text)
 
         try:
             folder, bundle = train_bundle(
@@ -138,6 +145,12 @@ def train_har(
             f"({scores.windows} windows), answered unknown {scores.unknown_share:.1%}"
         )
     _OUT.print(f"serve it with: gammawear gateway --bundles {out}")
+
+
+def _init(name: str) -> Init:
+    if name not in INITIAL_GAMMA:
+        raise TrainingError(f"--init is {' or '.join(INITIAL_GAMMA)}, not {name!r}")
+    return cast("Init", name)
 
 
 def _kind(curve: Curve) -> QuantizerKind:
@@ -248,10 +261,11 @@ def list_datasets(context: typer.Context) -> None:
     """List the data sets, their licences and where to get them."""
     if context.invoked_subcommand:
         return
-    table = Table("name", "what", "channels", "licence", "where")
     for one in datasets.DATASETS.values():
-        table.add_row(one.name, one.title, str(len(one.channels) or "any"), one.licence, one.url)
-    _OUT.print(table)
+        channels = f"{len(one.channels)} channels" if one.channels else "any channels"
+        _OUT.print(f"[bold]{one.name}[/]: {one.title} ({channels}, {one.licence})")
+        if one.url:
+            _OUT.print(f"    {one.url}", soft_wrap=True)
     _OUT.print("fetch one with: gammawear datasets fetch NAME   (the commands take archives as they are)")
 
 
@@ -280,23 +294,22 @@ def list_bundles(
     """List the bundles that ship and those in --bundles."""
     if context.invoked_subcommand:
         return
-    columns = ("bundle", "channels", "bits", "rate", "window", "activities", "macro-F1 (held-out subjects)", "codebook")
-    table = Table(*columns)
+    table = Table("bundle", "signal", "window", "activities", "macro-F1", "codebook", "where")
     for root in (SHIPPED, bundles):
         for folder in bundle_folders(root):
             one = load_bundle(folder)
             scores = one.manifest.scores
             table.add_row(
                 one.reference,
-                str(len(one.codebook.channels)),
-                str(one.codebook.bits),
-                f"{one.manifest.rate_hz:g} Hz",
+                f"{len(one.codebook.channels)} × {one.codebook.bits} bit, {one.manifest.rate_hz:g} Hz",
                 f"{one.manifest.window / one.manifest.rate_hz:g} s",
                 str(len(one.labels)),
-                f"{scores.macro_f1:.3f} ({scores.subjects})" if scores else "",
+                f"{scores.macro_f1:.3f}" if scores else "",
                 one.codebook.short_digest.hex(),
+                "shipped" if root == SHIPPED else str(root),
             )
     _OUT.print(table)
+    _OUT.print("macro-F1 is that of subjects held out from training")
 
 
 @bundles_app.command("show")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -39,7 +39,7 @@ class Augment:
     rate: float = RATE_TOLERANCE
     rotation_deg: float = 10.0
     gain: float = 0.02
-    mirror: float = 0.0
+    mirror: float = 0.5
 
 
 class Crops:

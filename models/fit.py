@@ -25,7 +25,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from models.augment import BACKGROUND, Crops, adc
 from models.har import HarNetwork
 from models.scores import Scores, score
-from models.windows import UNLABELLED, Windows
+from models.windows import Windows
 from quantization.errors import TrainingError
 from quantization.gamma import Quantizer, Unquantized
 from quantization.sensor import Sensor
@@ -148,7 +148,7 @@ class Fit:
         counts = crops.class_counts().float().clamp_min(1)
         # The root of the inverse frequency: the full inverse lets the rarest class decide most answers.
         weight = (counts.sum() / counts).sqrt()
-        self._known_loss = nn.CrossEntropyLoss(weight=weight / weight.mean(), ignore_index=UNLABELLED)
+        self._known_loss = nn.CrossEntropyLoss(weight=weight / weight.mean())
         self._fingerprint = _fingerprint(model, crops, validation, sensor, settings)
         self._steps = settings.epochs * crops.batches_per_epoch(settings.batch)
         self._epoch = 0
@@ -187,8 +187,6 @@ class Fit:
         self._model.train()
         total, batches = 0.0, 0
         for values, truth in self._crops.batches(self._settings.batch, self._generator):
-            if bool((truth < 0).all()):
-                continue  # the mean loss over no label is NaN, and would not leave the weights again
             self._set_rate()
             loss = self._loss(self._model(adc(values, self._sensor)), truth)
             self._optimizer.zero_grad(set_to_none=True)
@@ -209,11 +207,13 @@ class Fit:
         Outlier exposure (Hendrycks et al. 2019, arXiv 1812.04606): a network that has seen some activities it must not
         name is less sure of itself on ones that it has never seen.
         """
-        strange = truth == BACKGROUND
-        if not bool(strange.any()):
-            return self._known_loss(logits, truth)
-        undecided = -torch.log_softmax(logits[strange], dim=1).mean()
-        return self._known_loss(logits[~strange], truth[~strange]) + BACKGROUND_WEIGHT * undecided
+        known, strange = truth >= 0, truth == BACKGROUND
+        loss = 0.0 * logits.sum()  # all that is left of a batch without labels: a mean over none would be NaN
+        if bool(known.any()):
+            loss = loss + self._known_loss(logits[known], truth[known])
+        if bool(strange.any()):
+            loss = loss - BACKGROUND_WEIGHT * torch.log_softmax(logits[strange], dim=1).mean()
+        return loss
 
     def _set_rate(self) -> None:
         """Linear warm-up, then a cosine to zero."""
@@ -292,10 +292,10 @@ def _fingerprint(
 ) -> str:
     """Names everything that a checkpoint must agree with; ``model`` as it starts."""
     curve = {name: tensor.tolist() for name, tensor in model.quantizer.state_dict().items()}
-    quantizer = [type(model.quantizer).__name__, *(getattr(model.quantizer, name, None) for name in ("bits", "variant"))]
+    kind = [type(model.quantizer).__name__, *(getattr(model.quantizer, name, None) for name in ("bits", "variant"))]
     judged = None if validation is None else [len(validation), float(validation.values.sum(dtype=float))]
     parts = [
-        *(asdict(settings), quantizer, curve, model.network.config.to_dict()),
+        *(asdict(settings), kind, curve, model.network.config.to_dict()),
         *(crops.describe(), judged, sensor.to_dict()),
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -23,7 +23,7 @@ from quantization.baselines import linear, mu_law
 from quantization.codebook import Codebook, statistics_from_counts
 from quantization.codec import Encoder
 from quantization.errors import BundleError, TrainingError
-from quantization.gamma import FixedQuantizer, GammaQuantizer, Quantizer, Unquantized
+from quantization.gamma import FixedQuantizer, GammaQuantizer, Init, Quantizer, Unquantized
 from quantization.sensor import Sensor
 
 QuantizerKind = Literal["gamma", "gamma-paper", "linear", "mu-law", "none"]
@@ -52,7 +52,7 @@ class TrainSettings:
 
     quantizer: QuantizerKind = "gamma"
     bits: int = 4
-    init: Literal["identity", "s-shaped"] = "identity"
+    init: Init = "identity"
     network: str = "cnn"
     dropout: float = 0.3
     codebook: Codebook | None = None
