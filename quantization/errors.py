@@ -19,8 +19,8 @@ class CodebookError(GammawearError, ValueError):
     """A codebook that is malformed, or that does not fit what it is used with."""
 
 
-class PacketError(GammawearError, ValueError):
-    """Bytes that are not a packet.
+class _RefusedError(GammawearError, ValueError):
+    """Something that came over the network and is not what it should be.
 
     Args:
         reason: one of a small fixed set of words, fit for a metric's label (``"checksum"``, ``"length"``, ...).
@@ -33,18 +33,12 @@ class PacketError(GammawearError, ValueError):
         self.detail = detail
 
 
-class MessageError(GammawearError, ValueError):
-    """A JSON message or a topic that does not follow the protocol.
+class PacketError(_RefusedError):
+    """Bytes that are not a packet."""
 
-    Args:
-        reason: one of a small fixed set of words, fit for a metric's label.
-        detail: what a person needs to know.
-    """
 
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
-        self.reason = reason
-        self.detail = detail
+class MessageError(_RefusedError):
+    """A JSON message or a topic that does not follow the protocol."""
 
 
 class TraceError(GammawearError, ValueError):
