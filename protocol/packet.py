@@ -10,7 +10,7 @@ offset type    meaning
 4      u32 LE  tick of the first sample: milliseconds since the device started, wraps after 49.7 days
 8      u24 LE  bits 0-11 sequence, wraps after 4095; bits 12-21 samples - 1 (so 1 .. 1024); bits 22-23 coder
 11     u8      CRC-8 over all other bytes of the packet: polynomial 0x07, initial value 0, not reflected, no xor
-12     ...     payload: at most 232 bytes
+12     ...     payload: 1 to 232 bytes
 ====== ======= ==================================================================================================
 
 Coders: 0 plain packing (:mod:`quantization.codec`); 1 is reserved for the entropy coder; 2 and 3 are reserved.
@@ -59,7 +59,7 @@ class Packet:
         sequence: 0 .. 4095.
         tick_ms: 0 .. 2^32 - 1, of the first sample.
         samples: 1 .. 1024.
-        payload: at most 232 bytes.
+        payload: 1 .. 232 bytes.
         coder: how the payload is made.
 
     Raises:
@@ -86,8 +86,8 @@ class Packet:
             raise PacketError("field", f"tick {self.tick_ms} is not in 0 .. 2^32 - 1")
         if not 1 <= self.samples <= MAX_SAMPLES:
             raise PacketError("field", f"{self.samples} samples are not in 1 .. {MAX_SAMPLES}")
-        if len(self.payload) > MAX_PAYLOAD_BYTES:
-            raise PacketError("length", f"a payload of {len(self.payload)} bytes is over {MAX_PAYLOAD_BYTES}")
+        if not 1 <= len(self.payload) <= MAX_PAYLOAD_BYTES:
+            raise PacketError("length", f"a payload of {len(self.payload)} bytes is not in 1 .. {MAX_PAYLOAD_BYTES}")
 
     def __bytes__(self) -> bytes:
         word = self.sequence | (self.samples - 1) << 12 | self.coder << 22

@@ -64,7 +64,7 @@ class Trace:
             raise TraceError("a trace without samples")
         if not 1 <= self.rate_hz <= 1000:
             raise TraceError(f"a rate of {self.rate_hz} Hz is not in 1 .. 1000")
-        if (np.diff(self.tick_ms) <= 0).any():
+        if (self.tick_ms[1:] <= self.tick_ms[:-1]).any():  # a difference could overflow
             raise TraceError("ticks must rise")
         if self.label.min() < -1 or self.label.max() >= len(self.labels):
             raise TraceError(f"labels run from {self.label.min()} to {self.label.max()}; names: {len(self.labels)}")
@@ -115,7 +115,7 @@ def load_trace(path: Path) -> Trace:
                 subject=metadata.get("subject", ""),
                 source=cast("SourceKind", source),
             )
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, SensorError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError, SensorError) as error:
         raise TraceError(f"{path}: {error}") from error
 
 

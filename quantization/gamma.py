@@ -104,8 +104,8 @@ class GammaQuantizer(Quantizer):
     >>> curve = GammaQuantizer([8.0], bits=2)
     >>> [round(t, 3) for t in curve.thresholds()[0].tolist()]
     [-8.0, -2.667, 2.667]
-    >>> curve(torch.tensor([[0.0], [9.0]])).flatten().tolist()
-    [0.3333333432674408, 1.0]
+    >>> [round(seen, 3) for seen in curve(torch.tensor([[0.0], [9.0]])).flatten().tolist()]
+    [0.333, 1.0]
     """
 
     def __init__(
@@ -158,7 +158,9 @@ class GammaQuantizer(Quantizer):
 
     def curve(self, x: Tensor) -> Tensor:
         """``[..., C]`` physical values to y, not clipped."""
-        u = (x - self.centre) / self.full_scale
+        return self._companded((x - self.centre) / self.full_scale)
+
+    def _companded(self, u: Tensor) -> Tensor:
         gamma = self.gamma
         raised = (u.abs() + EPSILON) ** gamma
         if self.variant == "paper":
@@ -192,11 +194,13 @@ class GammaQuantizer(Quantizer):
     def forward(self, x: Tensor) -> Tensor:
         """Hard codes forward; backward, the gradient of the curve as if it were not rounded."""
         hard = super().forward(x)
-        soft = self.curve(x)
+        u = (x - self.centre) / self.full_scale
         if self.variant == "ranged":
             # The paper passes gradients straight through the clip as well. With a range that can move this feeds on
             # itself: clipped values push the range inwards, which clips more, until one code is left.
-            soft = soft.clamp(-1, 1)
+            # As y(±1) = ±1, u may be clipped in place of y; its power then cannot overflow and make gradients NaN.
+            u = u.clamp(-1, 1)
+        soft = self._companded(u)
         return hard + (soft - soft.detach())
 
 

@@ -124,7 +124,7 @@ class Sensor:
                 offset=tuple(int(offset) for offset in data["offset"]),  # type: ignore[attr-defined]
                 signed=bool(data["signed"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             if isinstance(error, SensorError):
                 raise
             raise SensorError(f"not a sensor description: {error!r}") from error
@@ -196,7 +196,7 @@ class Axes:
         """Turn ``[n, channels]`` counts (channels a multiple of three). Flips go about the part's zero and saturate.
 
         Raises:
-            SensorError: the channels are not whole triples.
+            SensorError: the channels are not whole triples, or axes with unequal LSBs would change places.
         """
         if self.identity:
             return counts
@@ -204,8 +204,9 @@ class Axes:
             raise SensorError(f"axes need x, y, z triples; the sensor has {counts.shape[1]} channels")
         triples = counts.shape[1] // 3
         columns = np.array([3 * t + abs(e) - 1 for t in range(triples) for e in self.entries])
-        signs = np.array(self.entries * triples) < 0
-        turned = counts[:, columns]
-        zero = np.asarray(sensor.offset, dtype=np.int32)[columns]
-        flipped = np.where(signs, 2 * zero - turned, turned)
-        return np.clip(flipped, sensor.count_min, sensor.count_max).astype(np.int32)
+        if [sensor.lsb[column] for column in columns] != list(sensor.lsb):
+            raise SensorError(f"axes cannot change places where their LSBs differ: {sensor.lsb}")
+        signs = np.sign(np.array(self.entries * triples, dtype=np.int32))
+        zero = np.asarray(sensor.offset, dtype=np.int32)
+        turned = signs * (counts[:, columns] - zero[columns]) + zero
+        return np.clip(turned, sensor.count_min, sensor.count_max).astype(np.int32)
