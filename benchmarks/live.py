@@ -2,7 +2,7 @@
 
     python -m benchmarks.live --data ../shared/data/har/sp_sw_har.zip
 
-Runs ``gammawear demo --once`` and writes ``benchmarks/results/live.json``. Takes as long as the recordings, about 2 minutes.
+Runs ``gammawear demo --once`` and writes ``benchmarks/results/live.json``. Takes as long as the recordings: 2 minutes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def main() -> None:
     arguments = parser.parse_args()
     code = "from gammawear.cli import main; main()"
     command = [sys.executable, "-c", code, "demo", "--dataset", str(arguments.data), "--once", "--json"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)  # noqa: S603 - our own command
     result = json.loads(done.stdout.decode().splitlines()[-1])
     out = {**result, "commit": commit(), "machine": machine()}
     (RESULTS / "live.json").write_text(json.dumps(out, indent=1) + "\n", encoding="utf-8")

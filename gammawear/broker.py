@@ -128,8 +128,10 @@ async def local_broker(
     else:
         _check_free(port)
     running = _mosquitto(binary, port) if binary is not None else _amqtt(port)
+    # amqtt does not refuse MQTT 5: it reads a CONNECT with a will by the older layout, and waits for the rest of it.
+    settings = BrokerSettings(host=HOST, port=port, protocol="auto" if binary is not None else "3.1.1")
     async with running as name:
-        yield RunningBroker(name, HOST, port, BrokerSettings(host=HOST, port=port))
+        yield RunningBroker(name, HOST, port, settings)
 
 
 # -- mosquitto --------------------------------------------------------------------------------------------------------
@@ -147,7 +149,10 @@ async def _mosquitto(binary: str, port: int) -> AsyncIterator[str]:
             with contextlib.suppress(LookupError):
                 shutil.chown(folder, user="mosquitto")
         with log.open("wb") as sink:
-            process = await asyncio.create_subprocess_exec(binary, "-c", str(config), stdout=sink, stderr=sink)
+            # In a session of its own, or Ctrl-C would end it at once, before anybody could say goodbye.
+            process = await asyncio.create_subprocess_exec(
+                binary, "-c", str(config), stdout=sink, stderr=sink, start_new_session=True
+            )
         try:
             await _accepts(port, process, log)
             yield f"mosquitto {version}"

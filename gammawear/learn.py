@@ -75,7 +75,6 @@ def train_har(
     dropout: Annotated[float, typer.Option(min=0, max=0.9)] = 0.3,
     mirror: Annotated[float, typer.Option(min=0, max=1, help="Share of windows mirrored to the other wrist.")] = 0.5,
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
-    refit: Annotated[bool, typer.Option(help="Train again with validation subjects too.")] = False,
     split: Annotated[SplitBy, typer.Option(help="Keep subjects, or (one wearer) recordings whole.")] = SplitBy.SUBJECT,
     freeze_codebook: Annotated[
         str | None, typer.Option(help="Bundle whose codebook to keep: a better network, devices stay as they are.")
@@ -108,7 +107,6 @@ def train_har(
         init=_init(init),
         network=network,
         dropout=dropout,
-        refit=refit,
         codebook=_frozen(freeze_codebook, out),
         fit=FitSettings(epochs=epochs, batch=batch, patience=patience, seed=seed),
         augment=Augment(mirror=mirror),
@@ -118,7 +116,7 @@ def train_har(
         f"{len(material.subjects)} {split.value}s, {seconds / 60:.0f} minutes, {len(material.labels)} activities, "
         f"channels {', '.join(material.channels)}"
     )
-    checkpoints = out / f".{bundle_name}@{number}"
+    checkpoint = out / f".{bundle_name}@{number}.safetensors"
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=_NOTES) as progress:
         bar = progress.add_task("training", total=epochs)
@@ -132,11 +130,11 @@ def train_har(
 
         try:
             folder, bundle = train_bundle(
-                task, material, settings, name=bundle_name, version=number, out=out, checkpoints=checkpoints,
+                task, material, settings, name=bundle_name, version=number, out=out, checkpoint=checkpoint,
                 report=report,
             )  # fmt: skip
         except KeyboardInterrupt:
-            _NOTES.print(f"\nstopped; the same command goes on from {checkpoints}")
+            _NOTES.print(f"\nstopped; the same command goes on from {checkpoint}")
             raise
     scores = bundle.manifest.scores
     if scores is not None:

@@ -120,19 +120,16 @@ class Crops:
         after = start[:, None] + torch.clamp(before + 1, max=self._reach - 1)
         values = self._values[at] * (1 - share) + self._values[after] * share  # [B, T, C]
         truth = self._majority(self._label[torch.where(share.squeeze(-1) < 0.5, at, after)])
-        return self._vary(values, rate, generator), truth
+        return self._vary(values, generator), truth
 
     def _majority(self, label: Tensor) -> Tensor:
         candidates = torch.tensor([*range(self._classes), UNLABELLED, BACKGROUND])
         votes = torch.stack([(label == k).sum(dim=1) for k in candidates], dim=1)
         return candidates[votes.argmax(dim=1)]  # the first of equals, as in models.windows.majority_label
 
-    def _vary(self, values: Tensor, rate: Tensor, generator: torch.Generator) -> Tensor:
+    def _vary(self, values: Tensor, generator: torch.Generator) -> Tensor:
         batch, _, channels = values.shape
         values = values * (1 + self._augment.gain * torch.randn(batch, 1, channels, generator=generator))
-        if channels == 2 * 3:
-            # A wearer who moves 3 % faster turns 3 % faster as well.
-            values = torch.cat([values[..., :3], values[..., 3:] * rate[:, None, None]], dim=-1)
         if not self._triples:
             return values
         turn = _rotations(batch, math.radians(self._augment.rotation_deg), generator)

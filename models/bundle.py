@@ -7,6 +7,7 @@ loaded that does not match, and nothing that is loaded can run code.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from collections.abc import Iterable
@@ -164,7 +165,7 @@ class Bundle:
 
     def accepts_rate(self, rate_hz: float) -> bool:
         """A device at ``rate_hz`` can be served as it is (within ± 5 %)."""
-        return abs(rate_hz / self.manifest.rate_hz - 1) <= RATE_TOLERANCE
+        return abs(rate_hz - self.manifest.rate_hz) <= RATE_TOLERANCE * self.manifest.rate_hz
 
     @torch.inference_mode()
     def predict(self, codes: Codes) -> Prediction:
@@ -269,8 +270,9 @@ def find_bundle(reference: str | Path, search: Iterable[Path] = (SHIPPED,)) -> P
     """
     folders = list(search)
     as_path = Path(reference)
-    if (as_path / MANIFEST_FILE).is_file():
-        return as_path
+    with contextlib.suppress(OSError):  # a name that no file could have is not a path
+        if (as_path / MANIFEST_FILE).is_file():
+            return as_path
     match = _REFERENCE.fullmatch(str(reference))
     known = [folder for root in folders for folder in bundle_folders(root)]
     if match:

@@ -20,7 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from models.augment import BACKGROUND, Crops, adc
 from models.har import HarNetwork
@@ -132,8 +132,7 @@ class Fit:
         self._checkpoint = checkpoint
         self._generator = torch.Generator().manual_seed(settings.seed)
         torch.manual_seed(settings.seed)
-        average = get_ema_multi_avg_fn(EMA_DECAY)  # type: ignore[no-untyped-call]
-        self._average = AveragedModel(model, multi_avg_fn=average)
+        self._average = AveragedModel(model, avg_fn=_average)
         self._optimizer = torch.optim.AdamW(
             [
                 {"params": list(model.network.parameters()), "weight_decay": settings.weight_decay, "factor": 1.0},
@@ -299,6 +298,12 @@ def _fingerprint(
         *(crops.describe(), judged, sensor.to_dict()),
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _average(mean: Tensor, current: Tensor, updates: Tensor | int) -> Tensor:
+    """An exponential moving average that begins short: a small data set has fewer steps than its length."""
+    n = float(updates)
+    return mean.lerp(current, 1 - min(EMA_DECAY, (1 + n) / (10 + n)))
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -45,7 +45,6 @@ class TrainSettings:
         network: name in :data:`models.har.NETWORKS`.
         dropout: before the classifier.
         codebook: keep this one instead of learning a curve, so that devices in the field stay as they are.
-        refit: after early stopping, train once more on training and validation subjects together.
         fit: how to train.
         augment: how to vary.
     """
@@ -56,7 +55,6 @@ class TrainSettings:
     network: str = "cnn"
     dropout: float = 0.3
     codebook: Codebook | None = None
-    refit: bool = False
     fit: FitSettings = field(default_factory=FitSettings)
     augment: Augment = field(default_factory=Augment)
 
@@ -139,7 +137,7 @@ def train_bundle(
     name: str,
     version: int,
     out: Path,
-    checkpoints: Path | None = None,
+    checkpoint: Path | None = None,
     report: Callable[[Epoch], None] = lambda _: None,
 ) -> tuple[Path, Bundle]:
     """Train, calibrate and score; write ``out/name@version``.
@@ -156,31 +154,20 @@ def train_bundle(
     if (out / f"{name}@{version}").exists():
         raise BundleError(f"{out / f'{name}@{version}'} exists; give the next --version")
     train, validation, test = split(task, material.subjects)
-    first = fit_once(
-        task, material, settings, train, validation, report=report, checkpoint=_checkpoint(checkpoints, "first")
-    )
-    threshold = _calibrate(task, material, first, validation)
-    final = first
-    if settings.refit:
-        # As long as the first fit was useful, on everyone who is not a test subject.
-        epochs = max(first.epoch, settings.fit.epochs // 2)
-        again = replace(settings, fit=replace(settings.fit, epochs=epochs, patience=0))
-        final = fit_once(
-            task, material, again, train + validation, [], report=report, checkpoint=_checkpoint(checkpoints, "refit")
-        )
+    trained = fit_once(task, material, settings, train, validation, report=report, checkpoint=checkpoint)
+    threshold = _calibrate(task, material, trained, validation)
     unscored = assemble(
-        _manifest(task, material, settings, name, version, (train, validation, test), first.epoch, threshold),
-        codebook=_with_statistics(task, material, final),
-        network=final.model.network,
+        _manifest(task, material, settings, name, version, (train, validation, test), trained.epoch, threshold),
+        codebook=settings.codebook or _with_statistics(task, material, trained),
+        network=trained.model.network,
         sensor=task.sensor(material.channels),
     )
     scores = _scores(unscored, material, test, settings)
     bundle = replace(unscored, manifest=unscored.manifest.model_copy(update={"scores": scores}))
-    return save_bundle(out, bundle), bundle
-
-
-def _checkpoint(folder: Path | None, name: str) -> Path | None:
-    return None if folder is None else folder / f"{name}.safetensors"
+    folder = save_bundle(out, bundle)
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+    return folder, bundle
 
 
 def _calibrate(task: Task, material: Material, trained: Trained, validation: list[str]) -> float:
@@ -240,7 +227,6 @@ def _manifest(
         "training": {
             "quantizer": "kept codebook" if settings.codebook else settings.quantizer,
             "bits": settings.bits,
-            "refit": settings.refit,
             "kept_epoch": epoch,
             **asdict(settings.fit),
             "augment": asdict(settings.augment),

@@ -42,7 +42,7 @@ def now_ms() -> int:
 class Message(BaseModel):
     """What all messages share."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     def to_json(self) -> bytes:
         """The payload to publish."""
@@ -77,7 +77,7 @@ class Status(Message):
     channels: Annotated[list[Name], Field(max_length=MAX_CHANNELS)] | None = None
     axes: tuple[int, int, int] | None = None
     packets: Annotated[int, Field(ge=0, lt=2**53)] | None = None
-    """Packets made since the device started, sent or not. MUST begin at 0 at every start: falling announces a restart."""
+    """Packets made since the device started, sent or not. MUST begin at 0 at every start: a fall tells of a restart."""
     dropped: Annotated[int, Field(ge=0, lt=2**53)] | None = None
     """Of those, dropped by the device's own full queue."""
     bridge: Name | None = None
@@ -132,6 +132,8 @@ class Label(Message):
             raise ValueError("give from_tick and to_tick, or from_ms and to_ms")
         if self.activity.lower() == UNKNOWN:
             raise ValueError(f"{UNKNOWN!r} is an answer, not an activity")
+        if self.from_ms is not None and self.to_ms is not None and self.from_ms >= self.to_ms:
+            raise ValueError("from_ms must be before to_ms")
         return self
 
 

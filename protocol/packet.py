@@ -123,8 +123,10 @@ class Packet:
         """Make the packet of ``[n, C]`` codes.
 
         Raises:
-            PacketError: more samples than one packet holds (:func:`samples_that_fit`).
+            PacketError: more samples than one packet holds (:func:`samples_that_fit`), or other channels.
         """
+        if codes.ndim != 2 or codes.shape[1] != len(codebook.channels):
+            raise PacketError("field", f"codes {codes.shape} for {len(codebook.channels)} channels")
         return cls(
             short_digest=codebook.short_digest,
             sequence=sequence % SEQUENCE_MODULUS,

@@ -57,6 +57,9 @@ SHORT_DIGEST_BYTES: Final = 4
 MAX_CODEBOOK_BYTES: Final = 16 + MAX_CHANNELS * (16 + 8 * 255 + 8 * 256 + 2 * 256)
 """No valid codebook is longer: what is can be refused before it is read."""
 
+MAX_JSON_BYTES: Final = 4 * 2**20
+"""The JSON form of the largest codebook, at 25 characters a number, is well below."""
+
 _HEAD: Final = struct.Struct("<4sBBBBd")
 _NAME_BYTES: Final = 16
 
@@ -102,9 +105,12 @@ class Codebook:
         _check_table("levels", self.levels, (rows, codes))
         if self.statistics is not None:
             _check_statistics(self.statistics, (rows, codes))
-        for table in (self.thresholds, self.levels, self.statistics):
-            if table is not None:
-                table.setflags(write=False)
+        for name in ("thresholds", "levels", "statistics"):
+            table = getattr(self, name)
+            if table is not None:  # a copy, so that a caller's own array stays writable, and cannot change ours
+                copied = table.copy()
+                copied.setflags(write=False)
+                object.__setattr__(self, name, copied)
 
     @cached_property
     def digest(self) -> bytes:
@@ -248,9 +254,9 @@ class Codebook:
             CodebookError: the file is absent or not a codebook; the message names it.
         """
         try:
-            if path.suffix == ".json":
-                return cls.from_json(path.read_text(encoding="utf-8"))
             with path.open("rb") as file:
+                if path.suffix == ".json":
+                    return cls.from_json(file.read(MAX_JSON_BYTES).decode("utf-8"))
                 return cls.from_bytes(file.read(MAX_CODEBOOK_BYTES + 1))
         except (OSError, UnicodeDecodeError, CodebookError) as error:
             raise CodebookError(f"{path}: {error}") from error

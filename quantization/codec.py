@@ -83,7 +83,13 @@ def packed_size(samples: int, channels: int, bits: int) -> int:
 
 
 def pack(codes: Codes, bits: int) -> bytes:
-    """``[n, C]`` codes to the packed layout."""
+    """``[n, C]`` codes to the packed layout.
+
+    Raises:
+        CodebookError: a code that takes more than ``bits``; it would run into its neighbour.
+    """
+    if codes.size and codes.max() >> bits:
+        raise CodebookError(f"a code of {codes.max()} takes more than {bits} bits")
     if bits == 8:
         return codes.tobytes()
     flat = codes.reshape(-1)

@@ -83,8 +83,8 @@ def test_the_same_seed_makes_the_same_crops_and_another_does_not():
     assert not torch.equal(first[0], other[0])
 
 
-def vary(values: torch.Tensor, augment: Augment, rate: float = 1.0) -> torch.Tensor:
-    return crops(augment)._vary(values, torch.full((len(values),), rate), torch.Generator().manual_seed(3))
+def vary(values: torch.Tensor, augment: Augment) -> torch.Tensor:
+    return crops(augment)._vary(values, torch.Generator().manual_seed(3))
 
 
 def test_mirrored_twice_is_as_before_and_once_is_the_other_wrist():

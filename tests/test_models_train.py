@@ -116,8 +116,8 @@ def test_a_stopped_training_goes_on(trained, material, tmp_path):
         if epoch.number == 2:
             raise KeyboardInterrupt
 
-    checkpoints = tmp_path / "checkpoints"
-    common = {"name": "mine", "version": 1, "out": tmp_path, "checkpoints": checkpoints}
+    checkpoint = tmp_path / "here.safetensors"
+    common = {"name": "mine", "version": 1, "out": tmp_path, "checkpoint": checkpoint}
     with pytest.raises(KeyboardInterrupt):
         train_bundle(TASK, material, SETTINGS, **common, report=stop)
     assert not (tmp_path / "mine@1").exists()
@@ -126,6 +126,7 @@ def test_a_stopped_training_goes_on(trained, material, tmp_path):
     rest: list[Epoch] = []
     folder, _ = train_bundle(TASK, material, SETTINGS, **common, report=rest.append)
     assert [epoch.number for epoch in rest] == [3]
+    assert not checkpoint.exists()
     assert (folder / "model.safetensors").read_bytes() == (trained[0] / "model.safetensors").read_bytes()
 
 
@@ -140,7 +141,6 @@ def test_a_frozen_codebook_stays_byte_for_byte(trained, material, tmp_path):
     assert bundle.manifest.model_sha256 != trained[1].manifest.model_sha256
 
 
-@pytest.mark.xfail(reason="statistics are made anew from the new training data, and with them the digest")
 def test_a_frozen_codebook_stays_even_with_other_training_data(trained, tmp_path):
     other = load_material(TASK, write_recordings(tmp_path / "other", subjects=3, seed=5))
     settings = replace(SETTINGS, codebook=trained[1].codebook, fit=replace(SETTINGS.fit, epochs=1))
@@ -160,13 +160,6 @@ def test_other_quantizers_make_bundles_too(material, tmp_path, quantizer):
     _, bundle = train_bundle(TASK, material, settings, name="other", version=1, out=tmp_path)
     assert bundle.codebook.bits == 5
     assert load_bundle("other", (tmp_path,)).manifest.training["quantizer"] == quantizer
-
-
-def test_refit_uses_the_validation_subjects_too(material, tmp_path):
-    epochs: list[Epoch] = []
-    settings = replace(SETTINGS, refit=True, fit=replace(SETTINGS.fit, epochs=2))
-    train_bundle(TASK, material, settings, name="mine", version=1, out=tmp_path, report=epochs.append)
-    assert [epoch.validation is None for epoch in epochs] == [False, False, True, True]
 
 
 def test_the_reference_makes_no_bundle(material, tmp_path):
