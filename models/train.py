@@ -45,6 +45,7 @@ class TrainSettings:
         network: name in :data:`models.har.NETWORKS`.
         dropout: before the classifier.
         codebook: keep this one instead of learning a curve, so that devices in the field stay as they are.
+        refit: after early stopping and calibration, train anew on training and validation subjects together.
         fit: how to train.
         augment: how to vary.
     """
@@ -55,6 +56,7 @@ class TrainSettings:
     network: str = "cnn"
     dropout: float = 0.3
     codebook: Codebook | None = None
+    refit: bool = False
     fit: FitSettings = field(default_factory=FitSettings)
     augment: Augment = field(default_factory=Augment)
 
@@ -156,10 +158,13 @@ def train_bundle(
     train, validation, test = split(task, material.subjects)
     trained = fit_once(task, material, settings, train, validation, report=report, checkpoint=checkpoint)
     threshold = _calibrate(task, material, trained, validation)
+    final = trained
+    if settings.refit:
+        final = _refit(task, material, settings, trained, report=report, checkpoint=checkpoint)
     unscored = assemble(
         _manifest(task, material, settings, name, version, (train, validation, test), trained.epoch, threshold),
-        codebook=settings.codebook or _with_statistics(task, material, trained),
-        network=trained.model.network,
+        codebook=settings.codebook or _with_statistics(task, material, final),
+        network=final.model.network,
         sensor=task.sensor(material.channels),
     )
     scores = _scores(unscored, material, test, settings)
@@ -167,7 +172,29 @@ def train_bundle(
     folder = save_bundle(out, bundle)
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
+        _beside(checkpoint).unlink(missing_ok=True)
     return folder, bundle
+
+
+def _refit(
+    task: Task,
+    material: Material,
+    settings: TrainSettings,
+    first: Trained,
+    *,
+    report: Callable[[Epoch], None],
+    checkpoint: Path | None,
+) -> Trained:
+    """Train anew on training and validation subjects, for as long as it was useful the first time."""
+    epochs = max(first.epoch, settings.fit.epochs // 2)
+    again = replace(settings, fit=replace(settings.fit, epochs=epochs, patience=0))
+    place = None if checkpoint is None else _beside(checkpoint)
+    everyone = [*first.train, *first.validation]
+    return fit_once(task, material, again, everyone, [], report=report, checkpoint=place)
+
+
+def _beside(checkpoint: Path) -> Path:
+    return checkpoint.with_suffix(".refit.safetensors")
 
 
 def _calibrate(task: Task, material: Material, trained: Trained, validation: list[str]) -> float:
@@ -227,6 +254,7 @@ def _manifest(
         "training": {
             "quantizer": "kept codebook" if settings.codebook else settings.quantizer,
             "bits": settings.bits,
+            "refit": settings.refit,
             "kept_epoch": epoch,
             **asdict(settings.fit),
             "augment": asdict(settings.augment),

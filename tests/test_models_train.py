@@ -162,6 +162,13 @@ def test_other_quantizers_make_bundles_too(material, tmp_path, quantizer):
     assert load_bundle("other", (tmp_path,)).manifest.training["quantizer"] == quantizer
 
 
+def test_refit_uses_the_validation_subjects_too(material, tmp_path):
+    epochs: list[Epoch] = []
+    settings = replace(SETTINGS, refit=True, fit=replace(SETTINGS.fit, epochs=2))
+    train_bundle(TASK, material, settings, name="mine", version=1, out=tmp_path, report=epochs.append)
+    assert [epoch.validation is None for epoch in epochs] == [False, False, True, True]
+
+
 def test_the_reference_makes_no_bundle(material, tmp_path):
     with pytest.raises(TrainingError, match="codebook"):
         train_bundle(TASK, material, replace(SETTINGS, quantizer="none"), name="x", version=1, out=tmp_path)
