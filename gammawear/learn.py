@@ -32,13 +32,6 @@ _OUT = Console()
 _NOTES = Console(stderr=True)
 
 
-class SplitBy(StrEnum):
-    """What a split keeps together."""
-
-    SUBJECT = "subject"
-    RECORDING = "recording"
-
-
 class Curve(StrEnum):
     """Quantizers that make a bundle."""
 
@@ -76,7 +69,7 @@ def train_har(
     refit: Annotated[bool, typer.Option(help="At the end, train anew with validation subjects too.")] = False,
     mirror: Annotated[float, typer.Option(min=0, max=1, help="Share of windows mirrored to the other wrist.")] = 0.5,
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
-    split: Annotated[SplitBy, typer.Option(help="Keep subjects, or (one wearer) recordings whole.")] = SplitBy.SUBJECT,
+    split: Annotated[str, typer.Option(help="Hold out whole subjects, or with one wearer recordings.")] = "subject",
     freeze_codebook: Annotated[
         str | None, typer.Option(help="Bundle whose codebook to keep: a better network, devices stay as they are.")
     ] = None,
@@ -95,11 +88,9 @@ def train_har(
 
     torch.set_num_threads(max(1, torch.get_num_threads() // 2))
     chosen = datasets.get(dataset) if dataset else datasets.detect(data)
-    task = _task(chosen.name, rate, window, stride, body_site)
+    task = _split_by(split, _task(chosen.name, rate, window, stride, body_site))
     with _NOTES.status(f"reading {data} ({chosen.name}) at {task.rate_hz:g} Hz"):
         material = load_material(task, data)
-    if split is SplitBy.RECORDING:
-        material, task = _by_recording(material), replace(task, test=(), validation=())
     bundle_name = name or task.bundle
     number = version or _next_version(out, bundle_name)
     settings = TrainSettings(
@@ -115,7 +106,7 @@ def train_har(
     )
     seconds = sum(len(segment.values) for segment in material.segments) / task.rate_hz
     _NOTES.print(
-        f"{len(material.subjects)} {split.value}s, {seconds / 60:.0f} minutes, {len(material.labels)} activities, "
+        f"{len(material.subjects)} {split}s, {seconds / 60:.0f} minutes, {len(material.labels)} activities, "
         f"channels {', '.join(material.channels)}"
     )
     checkpoint = out / f".{bundle_name}@{number}.safetensors"
@@ -173,9 +164,12 @@ def _task(dataset: str, rate: float | None, window: float | None, stride: float 
     return replace(task, **{field: value for field, value in changes.items() if value is not None})
 
 
-def _by_recording(material: Material) -> Material:
-    segments = [replace(s, subject=f"{s.subject}/{s.recording}") for s in material.segments]
-    return replace(material, segments=tuple(segments))
+def _split_by(name: str, task: Task) -> Task:
+    if name == "subject":
+        return task
+    if name != "recording":
+        raise TrainingError(f"--split is subject or recording, not {name!r}")
+    return replace(task, split_by="recording", test=(), validation=())
 
 
 def _next_version(out: Path, name: str) -> int:

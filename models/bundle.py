@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
 import torch
@@ -56,6 +56,8 @@ class DataCard(_Strict):
     validation_subjects: list[str]
     test_subjects: list[str]
     """Of the data at hand, had no part in training or in any choice."""
+    split_by: Literal["subject", "recording"] = "subject"
+    """By "recording", the subjects here are recordings of people who took part in training."""
     merged_labels: dict[str, str] = {}
     """Labels of the data set that count as another one."""
     excluded_labels: list[str] = []

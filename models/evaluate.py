@@ -150,6 +150,7 @@ def material_for(bundle: Bundle, path: Path) -> Material:
         gyro_dps=None,
         body_site=manifest.body_site,
         merged=manifest.data.merged_labels,
+        split_by=manifest.data.split_by,
     )
     material = load_material(task, path, labels=bundle.labels)
     wanted = bundle.codebook.channels

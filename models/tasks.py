@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 
@@ -13,6 +13,8 @@ from models.datasets import Recording, get
 from models.resample import Segment, resample
 from quantization.errors import DatasetError, TrainingError
 from quantization.sensor import PARTS, Sensor
+
+SplitBy = Literal["subject", "recording"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Task:
         merged: label names that count as another one, such as four meals as "eating".
         excluded: labels that the bundle is not to know.
         background: of those, the ones that training shows the network as examples of what it does not know.
+        split_by: "recording" where there is one wearer only: says how well *that* person is known.
     """
 
     dataset: str
@@ -48,6 +51,7 @@ class Task:
     merged: Mapping[str, str] = field(default_factory=dict)
     excluded: tuple[str, ...] = ()
     background: tuple[str, ...] = ()
+    split_by: SplitBy = "subject"
 
     @property
     def window(self) -> int:
@@ -134,7 +138,18 @@ def load_material(task: Task, path: Path, *, labels: tuple[str, ...] | None = No
             known.extend(segments)
     if not any((segment.label >= 0).any() for segment in known):
         raise DatasetError(f"{path}: no recording has any of the labels {', '.join(names)}")
-    return Material(names, recordings[0].channels, tuple(known), {name: tuple(s) for name, s in unknown.items()})
+    material = Material(names, recordings[0].channels, tuple(known), {n: tuple(s) for n, s in unknown.items()})
+    return material if task.split_by == "subject" else _by_recording(material)
+
+
+def _by_recording(material: Material) -> Material:
+    """Every recording as a subject of its own."""
+
+    def renamed(segments: Sequence[Segment]) -> tuple[Segment, ...]:
+        return tuple(replace(s, subject=f"{s.subject}/{s.recording}") for s in segments)
+
+    unknown = {name: renamed(segments) for name, segments in material.unknown.items()}
+    return replace(material, segments=renamed(material.segments), unknown=unknown)
 
 
 def _relabel(recording: Recording, names: tuple[str, ...], merged: Mapping[str, str]) -> Recording:

@@ -247,6 +247,7 @@ def _manifest(
             "train_subjects": train,
             "validation_subjects": validation,
             "test_subjects": test,
+            "split_by": task.split_by,
             "merged_labels": dict(task.merged),
             "excluded_labels": list(task.excluded),
             "background_labels": list(task.background),
@@ -264,9 +265,10 @@ def _manifest(
 
 def _scores(bundle: Bundle, material: Material, subjects: list[str], settings: TrainSettings) -> Scores:
     report = evaluate(bundle, material, subjects=subjects)
+    who = f"held-out {bundle.manifest.data.split_by}s {', '.join(subjects)}"
     return Scores(
         scoring_rule=SCORING_RULE,
-        protocol=f"held-out subjects {', '.join(subjects)}; one model, seed {settings.fit.seed}",
+        protocol=f"{who}; one model, seed {settings.fit.seed}",
         macro_f1=round(report.scores.macro_f1, 4),
         accuracy=round(report.scores.accuracy, 4),
         macro_f1_pure=round(float(np.nan_to_num(report.scores.macro_f1_pure)), 4),
