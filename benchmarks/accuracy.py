@@ -41,6 +41,7 @@ QUANTIZERS: list[tuple[QuantizerKind, int]] = [
     ("linear", 2),
 ]
 EPOCHS = {"sp_sw_har": FitSettings(epochs=40), "wisdm2019_watch": FitSettings(epochs=10, batch=128, patience=4)}
+DROPOUT = 0.3
 BOOTSTRAP = 10_000
 
 
@@ -68,7 +69,9 @@ def run(dataset: str, data: Path, *, seeds: int, quantizers: list[tuple[Quantize
             train, validation, test = folds(material.subjects, fold)
             fit = FitSettings(**{**EPOCHS[dataset].__dict__, "seed": seed})
             # Test subjects wear it as they were recorded: the other wrist is no part of this comparison.
-            settings = TrainSettings(quantizer=quantizer, bits=min(bits, 8), fit=fit, augment=Augment(mirror=0.0))
+            settings = TrainSettings(
+                quantizer=quantizer, bits=min(bits, 8), fit=fit, augment=Augment(mirror=0.0), dropout=DROPOUT
+            )
             trained = fit_once(task, material, settings, train, validation)
             windows = windows_of(task, material, test)
             scores = score(windows, logits_of(trained.model, windows, task.sensor(material.channels)).numpy())

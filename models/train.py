@@ -54,7 +54,7 @@ class TrainSettings:
     bits: int = 4
     init: Init = "identity"
     network: str = "cnn"
-    dropout: float = 0.3
+    dropout: float = 0.5
     codebook: Codebook | None = None
     refit: bool = False
     fit: FitSettings = field(default_factory=FitSettings)
