@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from models.augment import Augment, Crops
 from models.bundle import Bundle, Scores, assemble, save_bundle
@@ -30,7 +31,7 @@ QuantizerKind = Literal["gamma", "gamma-paper", "linear", "mu-law", "none"]
 RANGE_QUANTILE: Final = 0.995
 """The learned full scale starts where all but half a percent of the training data lies."""
 FALSE_UNKNOWN: Final = 0.05
-"""Share of validation windows with a known activity that may be answered ``unknown``."""
+"""Share of a validation subject's windows with a known activity that may be answered ``unknown``."""
 
 
 @dataclass(frozen=True)
@@ -157,10 +158,10 @@ def train_bundle(
         raise BundleError(f"{out / f'{name}@{version}'} exists; give the next --version")
     train, validation, test = split(task, material.subjects)
     trained = fit_once(task, material, settings, train, validation, report=report, checkpoint=checkpoint)
-    threshold = _calibrate(task, material, trained, validation)
     final = trained
     if settings.refit:
         final = _refit(task, material, settings, trained, report=report, checkpoint=checkpoint)
+    threshold = _calibrate(task, material, trained, final)
     unscored = assemble(
         _manifest(task, material, settings, name, version, (train, validation, test), trained.epoch, threshold),
         codebook=settings.codebook or _with_statistics(task, material, final),
@@ -197,11 +198,25 @@ def _beside(checkpoint: Path) -> Path:
     return checkpoint.with_suffix(".refit.safetensors")
 
 
-def _calibrate(task: Task, material: Material, trained: Trained, validation: list[str]) -> float:
-    """The evidence below which 5 % of the validation subjects' windows lie."""
-    windows = windows_of(task, material, validation)
-    evidence = torch.logsumexp(logits_of(trained.model, windows, task.sensor(material.channels)), dim=1).numpy()
-    return round(float(np.quantile(evidence[windows.truth >= 0], FALSE_UNKNOWN)), 4)
+def _calibrate(task: Task, material: Material, first: Trained, final: Trained) -> float:
+    """The evidence below which at most 5 % of the windows of *every* validation subject lie.
+
+    People differ more than windows: pooled over subjects, one whom the network knows badly would get most of the 5 %.
+    """
+
+    def evidence(trained: Trained, subjects: tuple[str, ...]) -> NDArray[np.float32]:
+        windows = windows_of(task, material, list(subjects))
+        logits = logits_of(trained.model, windows, task.sensor(material.channels))
+        return torch.logsumexp(logits, dim=1).numpy()[windows.truth >= 0]
+
+    each = (evidence(first, (subject,)) for subject in first.validation)
+    threshold = min(float(np.quantile(values, FALSE_UNKNOWN)) for values in each if len(values))
+    if final is not first:
+        # A refit has seen the validation subjects, and its evidence has another scale. What carries over is how much of
+        # the training windows, which both have seen, lies below the threshold.
+        share = float((evidence(first, first.train) < threshold).mean())
+        threshold = float(np.quantile(evidence(final, first.train), share))
+    return round(threshold, 4)
 
 
 def _with_statistics(task: Task, material: Material, trained: Trained) -> Codebook:
