@@ -84,11 +84,12 @@ class DevicePublisher:
         self._imu_topic = topic(device.device_id, Kind.IMU)
         self._label_topic = topic(device.device_id, Kind.LABEL)
         self._status_topic = topic(device.device_id, Kind.STATUS)
+        self._config_topic = topic(device.device_id, Kind.CONFIG)
         self.connection: Final = Connection(
             broker,
             f"gammawear-{device.device_id}",
             will=self._status_message(Status(state="offline", source=device.source.kind)),
-            subscriptions=((topic(device.device_id, Kind.CONFIG), 1),),
+            subscriptions=((self._config_topic, 1),),
             on_message=self._on_config,
             on_connected=self._announce,
             queue_limit=queue_limit,
@@ -218,13 +219,15 @@ class DevicePublisher:
             self._announce()
 
     def _on_config(self, received: Received) -> None:
-        """Hand a configuration to the device; only its own ``config`` is subscribed to.
+        """Hand a configuration to the device.
+
+        Only its own ``config`` is subscribed to, but amqtt also brings what it retains for other clients.
 
         Raises:
             MessageError: it could not be read: the connection counts and logs it, ``status`` says it.
         """
-        if not received.payload:
-            return  # a retained configuration has been cleared: what runs goes on
+        if received.topic != self._config_topic or not received.payload:
+            return  # without a payload, a retained configuration has been cleared: what runs goes on
         try:
             config = Config.parse(received.payload)
         except MessageError as error:

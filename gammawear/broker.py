@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from protocol.broker_settings import BrokerSettings
 from quantization.errors import ConnectError
@@ -227,6 +227,7 @@ async def _amqtt(port: int) -> AsyncIterator[str]:
                 "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
             }
         )
+        broker._subscriptions = _Subscriptions()  # noqa: SLF001
         try:
             await broker.start()
         except BrokerError as error:
@@ -235,6 +236,13 @@ async def _amqtt(port: int) -> AsyncIterator[str]:
             yield f"amqtt {amqtt.__version__} (embedded)"
         finally:
             await broker.shutdown()
+
+
+class _Subscriptions(dict[str, Any]):
+    """Is iterated over as it was at the start: amqtt awaits in such a loop, and other clients subscribe meanwhile."""
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self.keys()))
 
 
 @contextlib.contextmanager

@@ -31,7 +31,7 @@ QuantizerKind = Literal["gamma", "gamma-paper", "linear", "mu-law", "none"]
 RANGE_QUANTILE: Final = 0.995
 """The learned full scale starts where all but half a percent of the training data lies."""
 FALSE_UNKNOWN: Final = 0.05
-"""Share of a validation subject's windows with a known activity that may be answered ``unknown``."""
+"""Share of validation windows with a known activity that may be answered ``unknown``."""
 
 
 @dataclass(frozen=True)
@@ -199,18 +199,14 @@ def _beside(checkpoint: Path) -> Path:
 
 
 def _calibrate(task: Task, material: Material, first: Trained, final: Trained) -> float:
-    """The evidence below which at most 5 % of the windows of *every* validation subject lie.
-
-    People differ more than windows: pooled over subjects, one whom the network knows badly would get most of the 5 %.
-    """
+    """The evidence below which 5 % of the validation subjects' windows lie."""
 
     def evidence(trained: Trained, subjects: tuple[str, ...]) -> NDArray[np.float32]:
         windows = windows_of(task, material, list(subjects))
         logits = logits_of(trained.model, windows, task.sensor(material.channels))
         return torch.logsumexp(logits, dim=1).numpy()[windows.truth >= 0]
 
-    each = (evidence(first, (subject,)) for subject in first.validation)
-    threshold = min(float(np.quantile(values, FALSE_UNKNOWN)) for values in each if len(values))
+    threshold = float(np.quantile(evidence(first, first.validation), FALSE_UNKNOWN))
     if final is not first:
         # A refit has seen the validation subjects, and its evidence has another scale. What carries over is how much of
         # the training windows, which both have seen, lies below the threshold.

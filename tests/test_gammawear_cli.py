@@ -1,0 +1,311 @@
+"""The command line: help, exit statuses, sentences instead of tracebacks, and training from first to last."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+from safetensors import SafetensorError, safe_open
+from test_end_to_end import archive
+from test_gammawear_service import Command, start, until
+
+from gammawear import cli
+from models.bundle import SHIPPED, Bundle, load_bundle
+from models.fit import Fit
+
+__all__ = ["start"]
+
+ROOT = Path(__file__).parents[1]
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Iterator[Run]:
+    """A function that runs a command here, in an empty folder: (exit status, standard output, standard error)."""
+    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setattr(sys.modules["__main__"], "__package__", "")  # or help would call itself python -m pytest
+    monkeypatch.chdir(tmp_path)
+    before = logging.root.handlers[:], logging.root.level
+
+    def main(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["gammawear", *arguments])
+        try:
+            cli.main()
+            status: Any = 0
+        except SystemExit as end:
+            status = end.code or 0
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    yield main
+    logging.root.handlers[:], logging.root.level = before
+
+
+def commands(group: Any, *path: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command, groups included."""
+    yield path, group
+    for name, command in getattr(group, "commands", {}).items():
+        yield from commands(command, *path, name)
+
+
+COMMANDS = dict(commands(typer.main.get_command(cli.app)))
+
+
+# -- help and errors --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_help(run: Run, path: tuple[str, ...]) -> None:
+    status, out, err = run(*path, "--help")
+    assert (status, err) == (0, "")
+    assert "Usage: gammawear" in out
+    if not getattr(COMMANDS[path], "commands", {}):
+        example = re.search(rf"Examples?:\s+gammawear {' '.join(path)}", out)
+        assert example, "a command's help shows how it is called"
+        for parameter in COMMANDS[path].params:
+            assert any(name in out for name in parameter.opts)
+
+
+def test_version(run: Run) -> None:
+    status, out, _ = run("--version")
+    assert status == 0
+    assert re.fullmatch(r"gammawear \d+\.\d+\.\d+\n", out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["device", "--bundle", "nope"], "no bundle 'nope'; known: wrist3@"),
+        (["demo", "--bundle", "wrist6@99"], "no bundle 'wrist6@99'"),
+        (["bundles", "show", "nope"], "no bundle 'nope'"),
+        (["evaluate", "--bundle", "nope", "--data", "x"], "no bundle 'nope'"),
+        (["train", "har", "--data", "x", "--dataset", "nope"], "nope"),
+        (["datasets", "fetch", "nope"], "nope"),
+        (["evaluate", "--bundle", "wrist6", "--data", "absent.zip"], "absent.zip"),
+        (["train", "har", "--data", "absent"], "absent"),
+        (["device", "--dataset", "absent.zip"], "absent.zip"),
+        (["device", "--trace", "absent.gwtrace"], "absent.gwtrace"),
+        (["device", "--part", "nope"], "no part is called 'nope'"),
+        (["device", "--axes", "up,down"], "'up,down'"),
+        (["device", "--tls", "--ca-file", "absent.pem"], "absent.pem"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_errors_are_sentences(run: Run, arguments: list[str], sentence: str) -> None:
+    status, out, err = run(*arguments)
+    assert (status, out) == (1, "")
+    assert "Traceback" not in err
+    last = err.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert sentence in last
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["nope"],
+        ["demo", "--nope"],
+        ["demo", "--broker", "rabbit"],
+        ["demo", "--seconds", "soon"],
+        ["device", "--count", "0"],
+        ["device", "--qos", "2"],
+        ["device", "--mqtt", "4"],
+        ["device", "--loss", "1.5"],
+        ["gateway", "--port", "70000"],
+        ["train", "har"],
+        ["train", "har", "--data", "x", "--bits", "9"],
+        ["train", "har", "--data", "x", "--quantizer", "cubic"],
+        ["evaluate", "--bundle", "wrist6"],
+        ["bundles", "show"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage(run: Run, arguments: list[str]) -> None:
+    status, out, err = run(*arguments)
+    assert status == 2
+    assert "Usage: gammawear" in out + err
+    assert "Traceback" not in err
+
+
+async def test_the_installed_command(start: Callable[..., Any]) -> None:
+    command: Command = await start("bundles", "show", "nope")
+    assert await command.ends() == 1
+    assert command.out == []
+    (line,) = command.err
+    assert line.startswith("error: no bundle 'nope'")
+
+
+# -- what there is ----------------------------------------------------------------------------------------------------
+
+
+def test_bundles(run: Run) -> None:
+    status, out, _ = run("bundles")
+    assert status == 0
+    for folder in SHIPPED.iterdir():
+        if "@" in folder.name:
+            bundle = load_bundle(folder)
+            assert bundle.manifest.scores is not None
+            line = next(line for line in out.splitlines() if bundle.reference in line)
+            assert f"{bundle.manifest.scores.macro_f1:.3f}" in line
+            assert bundle.codebook.short_digest.hex() in line
+
+
+@pytest.mark.parametrize("name", ["wrist6", "wrist3"])
+def test_bundles_show(run: Run, tmp_path: Path, name: str) -> None:
+    status, out, _ = run("bundles", "show", name, "--picture", str(tmp_path / "curves.png"))
+    assert status == 0
+    assert json.loads(out) == load_bundle(name).manifest.model_dump(mode="json")
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_datasets(run: Run) -> None:
+    status, out, _ = run("datasets")
+    assert status == 0
+    for name in ("sp_sw_har", "wisdm2019_watch", "own"):
+        assert name in out
+    assert "CC-BY-4.0" in out
+
+
+@pytest.mark.parametrize(("name", "data"), [("wrist6", "sp_sw_har.zip"), ("wrist3", "wisdm2019_watch.zip")])
+def test_evaluation_gives_the_scores_of_the_manifest(run: Run, tmp_path: Path, name: str, data: str) -> None:
+    picture = tmp_path / "confusion.png"
+    status, out, err = run(
+        "evaluate", "--bundle", name, "--data", str(archive(data)), "--subjects", "test", "--json",
+        "--picture", str(picture),
+    )  # fmt: skip
+    assert status == 0, err
+    report = json.loads(out)
+    manifest = load_bundle(name).manifest
+    scores = manifest.scores
+    assert scores is not None
+    assert report["bundle"] == manifest.reference
+    assert report["subjects"] == manifest.data.test_subjects
+    assert (report["windows"], report["scoring_rule"]) == (scores.windows, scores.scoring_rule)
+    # Four decimals; another processor may round one window in a thousand the other way.
+    for figure in ("macro_f1", "accuracy", "macro_f1_pure", "unknown_share"):
+        assert report[figure] == pytest.approx(getattr(scores, figure), abs=0.002)
+    assert np.sum(report["confusion"]["rows_are_truth"]) == scores.windows
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+# -- training on recordings of one's own ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def recordings(tmp_path: Path) -> Path:
+    """Four people who sit, walk and wave for 12 s each, as CSV files."""
+    folder = tmp_path / "recordings"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    t = np.arange(0, 12, 0.02)
+    for person in ("ann", "ben", "cas", "dee"):
+        for label, hz, g in (("sitting", 0.0, 0.0), ("walking", 1.8, 0.4), ("waving", 3.5, 1.5)):
+            acc = np.stack([g * np.sin(2 * np.pi * hz * t + phase) for phase in (0, 1, 2)])
+            acc[2] += 1.0
+            acc += rng.normal(0, 0.05, acc.shape)
+            rows = [f"{s:.2f},{x:.4f},{y:.4f},{z:.4f},{label}" for s, (x, y, z) in zip(t, acc.T.tolist(), strict=True)]
+            text = "\n".join(["t_s,acc_x,acc_y,acc_z,label", *rows]) + "\n"
+            (folder / f"{person}_{label}.csv").write_text(text, encoding="utf-8")
+    return folder
+
+
+def train(folder: Path, *, epochs: int) -> list[str]:
+    return [
+        "train", "har", "--data", str(folder), "--rate", "50", "--window", "1", "--stride", "0.5", "--name", "mine",
+        "--network", "tinier", "--epochs", str(epochs), "--patience", "0", "--batch", "32",
+    ]  # fmt: skip
+
+
+def test_from_csv_files_to_a_bundle_that_recognises(run: Run, recordings: Path, tmp_path: Path) -> None:
+    status, out, err = run(*train(recordings, epochs=12))
+    assert status == 0, err
+    assert "runs/mine@1" in out
+    assert "gammawear gateway --bundles runs" in out
+    bundle: Bundle = load_bundle(tmp_path / "runs" / "mine@1")
+    assert bundle.labels == ("sitting", "walking", "waving")
+    assert (bundle.manifest.window, bundle.manifest.stride, bundle.codebook.bits) == (50, 25, 4)
+
+    status, out, err = run("evaluate", "--bundle", "mine", "--data", str(recordings), "--subjects", "test", "--json")
+    assert status == 0, err
+    report = json.loads(out)
+    assert report["subjects"] == bundle.manifest.data.test_subjects == ["ann"]
+    assert report["macro_f1"] > 0.8
+    assert bundle.manifest.scores is not None
+    assert report["macro_f1"] == pytest.approx(bundle.manifest.scores.macro_f1, abs=1e-4)
+
+    status, out, err = run("evaluate", "--bundle", "mine", "--data", str(recordings))
+    assert status == 0
+    assert "took part in training" in err
+    assert "macro-F1" in out
+    assert (tmp_path / "confusion-mine@1.png").exists()
+
+    status, out, _ = run("bundles")
+    assert status == 0
+    assert "mine@1" in out
+    # A better network for the same codes: the second version, the first one's codebook.
+    status, _, err = run(*train(recordings, epochs=2), "--freeze-codebook", "mine")
+    assert status == 0, err
+    assert load_bundle(tmp_path / "runs" / "mine@2").codebook.digest == bundle.codebook.digest
+
+
+def epochs_done(checkpoint: Path) -> int:
+    """What a checkpoint says; 0 before there is one."""
+    try:
+        with safe_open(checkpoint, framework="pt") as file:
+            return int(json.loads((file.metadata() or {})["progress"])["epoch"])
+    except (OSError, SafetensorError):
+        return 0
+
+
+async def test_training_goes_on_after_ctrl_c(
+    start: Callable[..., Any], run: Run, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = train(recordings, epochs=60)
+    checkpoint = tmp_path / "runs" / ".mine@1.safetensors"
+    command: Command = await start(*arguments)
+    await until(lambda: epochs_done(checkpoint) >= 3 or command.process.returncode is not None)
+    assert command.process.returncode is None, command.err
+    command.press_ctrl_c()
+    assert await command.ends() == 130, command.err
+    await command.says("the same command goes on from runs/.mine@1.safetensors")
+    assert not [line for line in command.err if "Traceback" in line]
+    done = epochs_done(checkpoint)
+    assert 3 <= done < 60
+    assert not (tmp_path / "runs" / "mine@1").exists()
+
+    trained = []
+    train_one = Fit._train_one
+    monkeypatch.setattr(Fit, "_train_one", lambda self: trained.append(1) or train_one(self))
+    status, out, err = run(*arguments)
+    assert status == 0, err
+    assert "runs/mine@1" in out
+    assert len(trained) == 60 - done, "what was done is not done again"
+    assert not checkpoint.exists()
+
+
+# -- figures ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_speed_benchmark_runs(tmp_path: Path) -> None:
+    out = tmp_path / "speed.json"
+    command = [sys.executable, "-m", "benchmarks.speed", "--quick", "--out", str(out)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=240)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(out.read_text(encoding="utf-8"))
+    assert result["quick"] is True
+    assert result["machine"]["cores"] == os.cpu_count()
+    assert {"what", "figure", "how"} <= set(result["rows"][0])
+    assert all(value > 0 for value in result["figures"].values())
+    for row in result["rows"]:
+        assert row["what"] in done.stdout

@@ -1,0 +1,117 @@
+"""``gammawear demo`` as people run it: the command, with either broker, beside another one, until Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import urllib.request
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from test_gammawear_service import PATIENCE_S, Command, start, until
+
+from gammawear.broker import find_mosquitto
+
+__all__ = ["start"]
+
+KEYS = {
+    "source", "bundle", "bits", "broker", "wearables", "seconds", "speed", "macro_f1", "accuracy", "windows",
+    "scored_windows", "bits_per_sample", "payload_bits_per_sample", "compression_over_12_bit_mqtt", "latency_ms",
+    "age_ms_p50", "packets_sent", "packets_received", "packets_lost", "packets_rejected", "packets_duplicate",
+    "wearables_seen",
+}  # fmt: skip
+
+
+def need_mosquitto() -> None:
+    if find_mosquitto() is None:
+        assert not os.environ.get("CI"), "mosquitto is not installed (Debian: apt install mosquitto)"
+        pytest.skip("mosquitto is not installed")
+
+
+def check_summary(demo: Command, *, wearables: int) -> dict[str, Any]:
+    """The only line of standard output."""
+    (line,) = demo.out
+    result = json.loads(line)
+    assert set(result) >= KEYS
+    assert (result["source"], result["bits"]) == ("synthetic", 4)
+    assert result["bundle"].startswith("wrist6@")
+    assert result["wearables"] == result["wearables_seen"] == wearables
+    assert result["packets_sent"] == result["packets_received"] > 0
+    assert result["packets_lost"] == result["packets_rejected"] == result["packets_duplicate"] == 0
+    assert 0.0 <= result["macro_f1"] <= 1.0
+    assert 0.0 <= result["accuracy"] <= 1.0
+    assert 0 < result["scored_windows"] <= result["windows"]
+    assert result["payload_bits_per_sample"] == 4.0
+    assert 4.0 < result["bits_per_sample"] <= 4.6
+    assert result["compression_over_12_bit_mqtt"] > 2
+    assert 0 < result["latency_ms"]["p50"] <= result["latency_ms"]["p90"] <= result["latency_ms"]["p99"]
+    return result
+
+
+@pytest.mark.parametrize("broker", ["mosquitto", "amqtt"])
+async def test_it_ends_by_itself_with_a_summary(start: Callable[..., Any], broker: str) -> None:
+    if broker == "mosquitto":
+        need_mosquitto()
+    else:
+        pytest.importorskip("amqtt")
+    demo = await start("demo", "--seconds", "6", "--broker", broker, "--metrics-port", "0", "--json")
+    assert await demo.ends() == 0, demo.err
+    result = check_summary(demo, wearables=8)
+    assert result["broker"].startswith(broker)
+    assert result["seconds"] >= 6
+    assert result["macro_f1"] > 0.2, "five activities by chance"
+    demo.assert_nothing_is_left()
+    assert not [line for line in demo.err if "Traceback" in line or "rror" in line], demo.err
+
+
+async def test_it_runs_beside_another_until_ctrl_c(start: Callable[..., Any], free_port: int) -> None:
+    need_mosquitto()
+    port = str(free_port)
+    first = await start("demo", "--wearables", "3", "--metrics-port", port, "--json")
+    address = (await first.says(r"metrics: (http://\S+)"))[1]
+    assert address == f"http://127.0.0.1:{port}/metrics"
+    second = await start("demo", "--wearables", "1", "--seconds", "4", "--metrics-port", port, "--json")
+
+    def fetch() -> str:
+        with urllib.request.urlopen(address, timeout=PATIENCE_S) as answer:  # noqa: S310 - our own address
+            return answer.read().decode()
+
+    text = ""
+    async with asyncio.timeout(PATIENCE_S):
+        while "gammawear_live_macro_f1_ratio{" not in text:
+            await asyncio.sleep(0.05)
+            text = await asyncio.to_thread(fetch)
+    assert 'gammawear_devices{state="online"} 3.0' in text
+    if promtool := shutil.which("promtool"):
+        checked = await asyncio.to_thread(
+            subprocess.run, [promtool, "check", "metrics"], input=text, capture_output=True, text=True, check=False
+        )
+        assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+    else:
+        assert not os.environ.get("CI"), "promtool is not installed (Debian: apt install prometheus)"
+
+    assert await second.ends() == 0, second.err
+    check_summary(second, wearables=1)
+    await second.says(f"port {port} is taken")
+    other = (await second.says(r"metrics: http://127\.0\.0\.1:(\d+)/metrics"))[1]
+    assert other != port
+    second.assert_nothing_is_left()
+
+    assert first.process.returncode is None
+    first.press_ctrl_c()
+    assert await first.ends() == 0, first.err
+    check_summary(first, wearables=3)
+    assert not [line for line in first.err if "Traceback" in line], first.err
+    first.assert_nothing_is_left()
+
+
+async def test_a_broker_that_there_is_not_is_said(start: Callable[..., Any]) -> None:
+    demo = await start("demo", "--broker", "rabbit")
+    assert await demo.ends() == 2
+    await until(lambda: demo.err)
+    assert "--broker is mosquitto or amqtt, not 'rabbit'" in " ".join(demo.err)
+    assert demo.out == []
