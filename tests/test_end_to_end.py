@@ -244,7 +244,7 @@ async def fetch_metrics(gateway: Gateway) -> dict[str, float]:
 async def test_live_is_what_evaluation_says(
     mosquitto: Any, wrist6: Bundle, walkers: Material, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # 30 s of signal are two seconds here: a machine that stands still for so long would lose labels.
+    # 30 s of signal are little more than a second here: a machine that stands still for so long would lose labels.
     monkeypatch.setattr("gateway.labels.KEPT_MS", 1_000_000)
     people = ["s04", "s18"]
     report = evaluate(wrist6, walkers, subjects=people)
@@ -255,7 +255,7 @@ async def test_live_is_what_evaluation_says(
     expected = Counter(wrist6.answer(row, float(evidence))[0] for row, evidence in pairs)
 
     sources = dataset_sources(wrist6, walkers, wrist6.sensor, subjects=people, count=None, loop=False)
-    fleet = Fleet(wearables(sources, wrist6, mosquitto.settings, WearableOptions(speed=16.0)))
+    fleet = Fleet(wearables(sources, wrist6, mosquitto.settings, WearableOptions(speed=24.0)))
     async with (
         serving(new_gateway(mosquitto.settings, limits=Limits(lateness_s=2.0))) as gateway,
         Listener(mosquitto.settings, every(Kind.ACTIVITY)) as listener,
@@ -284,7 +284,7 @@ async def test_what_a_bundle_does_not_know_is_answered_unknown(mosquitto: Any, w
         material = replace(wisdm, segments=tuple(segments), unknown={})
         sources = dataset_sources(wrist3, material, wrist3.sensor, subjects=people, count=None, loop=False)
         # 5 s a packet and no labels: fewer, larger messages bring the same samples.
-        shared = WearableOptions(speed=300.0, packet_s=5.0, labels=False, prefix=prefix)
+        shared = WearableOptions(speed=500.0, packet_s=5.0, labels=False, prefix=prefix)
         return wearables(sources, wrist3, mosquitto.settings, shared)
 
     publishers = devices("known", wisdm.segments)

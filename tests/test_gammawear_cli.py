@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -138,12 +139,12 @@ def test_wrong_usage(run: Run, arguments: list[str]) -> None:
     assert "Traceback" not in err
 
 
-async def test_the_installed_command(start: Callable[..., Any]) -> None:
-    command: Command = await start("bundles", "show", "nope")
-    assert await command.ends() == 1
-    assert command.out == []
-    (line,) = command.err
-    assert line.startswith("error: no bundle 'nope'")
+def test_a_taken_metrics_port_is_an_error(run: Run) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        status, _, err = run("gateway", "--port", str(port), "--metrics-port", str(port))
+    assert status == 1
+    assert re.fullmatch(rf"error: metrics cannot be served on 127\.0\.0\.1:{port}: .+", err.splitlines()[-1])
 
 
 # -- what there is ----------------------------------------------------------------------------------------------------

@@ -195,10 +195,3 @@ async def test_a_refusal_ends_a_service_with_a_sentence(
         assert re.search("not authori[sz]ed", command.err[-1], re.IGNORECASE)
         assert not [line for line in command.err if "Traceback" in line or "mistaken" in line]
         command.assert_nothing_is_left()
-
-
-async def test_a_taken_metrics_port_ends_a_gateway_with_a_sentence(mosquitto: Any, start: Callable[..., Any]) -> None:
-    port = str(mosquitto.port)
-    gateway = await start("gateway", "--port", port, "--metrics-port", port)
-    assert await gateway.ends() == 1
-    assert re.fullmatch(rf"error: metrics cannot be served on 127\.0\.0\.1:{port}: .+", gateway.err[-1])
