@@ -92,6 +92,7 @@ def demo_command(
     recorded people, and marked synthetic) unless --dataset gives recorded ones.
 
     Examples:
+
       gammawear demo
 
       gammawear demo --wearables 20 --seconds 60

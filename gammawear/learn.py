@@ -80,6 +80,7 @@ def train_har(
     Ctrl-C keeps a checkpoint; the same command goes on from it.
 
     Examples:
+
       gammawear train har --dataset sp_sw_har --data sp_sw_har.zip --bits 4
 
       gammawear train har --data my-recordings/ --rate 50 --window 2 --name mine
@@ -194,6 +195,7 @@ def evaluate_command(
     """Score a bundle on recordings, through counts, codes and network as live.
 
     Examples:
+
       gammawear evaluate --bundle wrist6 --data sp_sw_har.zip --subjects test
 
       gammawear evaluate --bundle wrist3 --data wisdm.zip --json

@@ -64,6 +64,7 @@ def device_command(
     """Emulate wearables that quantize and publish over MQTT. Ctrl-C ends them cleanly.
 
     Examples:
+
       gammawear device --count 20
 
       gammawear device --dataset sp_sw_har.zip --part bmi270 --host broker.local --tls
@@ -157,6 +158,7 @@ def gateway_command(
     """Receive, recognise, publish predictions, and serve /metrics. Ctrl-C ends it cleanly.
 
     Examples:
+
       gammawear gateway --host broker.local --bundles runs
 
       GAMMAWEAR_USERNAME=gateway GAMMAWEAR_PASSWORD=... gammawear gateway --tls

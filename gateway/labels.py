@@ -35,8 +35,9 @@ MAX_EARLY: Final = 32
 """Labels kept for a device that has not sent a packet yet."""
 MAX_WAITING: Final = 256
 """Windows per device that wait for labels; beyond, the oldest is scored with what is known."""
-KEPT_MS: Final = 30_000
-"""A label that ended so long before the stream's present, and before any waiting window, is dropped."""
+KEPT_MS: Final = 120_000
+"""A label that ended so long before the stream's present, and before any waiting window, is dropped. Of signal: at ×24
+of a replay, five seconds in which the network may be behind."""
 
 
 class Range(NamedTuple):

@@ -43,7 +43,7 @@ class ChannelError(ConnectError):
         detail: what happened and what to do.
         code: CONNACK's or SUBACK's reason code, if it came to that.
         permanent: whether trying again cannot help.
-        closed_early: the broker took the TCP connection and closed it instead of answering CONNECT.
+        closed_early: the broker took the TCP connection and closed it, or kept silent, instead of answering CONNECT.
     """
 
     def __init__(

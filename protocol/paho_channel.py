@@ -142,7 +142,11 @@ class Channel:
                 f"{address} closed the connection instead of answering {what} ({self.closed.result()})",
                 closed_early=what == "CONNECT",
             )
-        raise ChannelError(f"{address} did not answer {what} within {ANSWER_TIMEOUT_S:g} s")
+        raise ChannelError(
+            f"{address} did not answer {what} within {ANSWER_TIMEOUT_S:g} s",
+            # amqtt misreads an MQTT 5 CONNECT with a will and waits for the rest of it for ever.
+            closed_early=what == "CONNECT",
+        )
 
     async def subscribe(self, filters: tuple[tuple[str, int], ...]) -> None:
         """Subscribe and wait until the broker has agreed.

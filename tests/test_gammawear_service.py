@@ -144,13 +144,14 @@ async def retained(broker: BrokerSettings, count: int) -> dict[str, Status]:
 async def test_services_end_with_a_goodbye(mosquitto: Any, start: Callable[..., Any], sig: signal.Signals) -> None:
     broker = ("--host", mosquitto.host, "--port", str(mosquitto.port))
     gateway = await start("gateway", *broker, "--metrics-port", "0")
-    device = await start("device", "--count", "2", "--speed", "5", *broker)
     await gateway.says(r"serving wrist3@\d+, wrist6@\d+")
     heard: list[Received] = []
     watcher = Connection(
         mosquitto.settings, "watcher", subscriptions=((every(Kind.ACTIVITY), 1),), on_message=heard.append
     )
     watching = asyncio.create_task(watcher.run())
+    await watcher.wait_connected(10)  # before there is anything to hear: it counts the answers
+    device = await start("device", "--count", "2", "--speed", "5", *broker)
     await until(lambda: len(heard) >= 20 or device.process.returncode is not None)
 
     device.process.send_signal(sig)
