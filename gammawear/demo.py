@@ -318,7 +318,7 @@ async def _screen(picture: Callable[[], Group], line: Callable[[], str]) -> Any:
 
 
 def _save_picture(group: Group, path: Path) -> None:
-    console = Console(record=True, width=112, file=io.StringIO(), force_terminal=True)
+    console = Console(record=True, width=120, file=io.StringIO(), force_terminal=True)
     console.print(group)
     svg = console.export_svg(title="gammawear demo")
     # rich points to a web font on a host of others; a picture should not call home.
