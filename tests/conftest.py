@@ -9,11 +9,17 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from gammawear.broker import find_mosquitto
 from gammawear.broker import free_port as find_free_port
 from protocol.broker_settings import BrokerSettings
+
+# New examples are found on people's machines; continuous integration repeats itself.
+hypothesis.settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    hypothesis.settings.load_profile("ci")
 
 SHIPPED = Path(__file__).parent.parent / "deploy" / "mosquitto" / "mosquitto.conf"
 
