@@ -282,7 +282,7 @@ def find_bundle(reference: str | Path, search: Iterable[Path] = (SHIPPED,)) -> P
         fitting = [f for f in known if f.name.split("@")[0] == name and version in (None, f.name.split("@")[1])]
         if fitting:
             return max(fitting, key=lambda folder: int(folder.name.split("@")[1]))
-    names = ", ".join(folder.name for folder in known) or "none"
+    names = ", ".join(dict.fromkeys(folder.name for folder in known)) or "none"
     raise BundleError(f"no bundle {str(reference)!r}; known: {names}; or give the path of a bundle's folder")
 
 
