@@ -5,7 +5,7 @@
 
 Every run (fold, seed, quantizer) is a line of ``benchmarks/results/accuracy-<dataset>.jsonl``; lines that are there are
 not run again, so a stopped benchmark goes on. Folds are by subject: fold f tests every fifth subject from the f-th, and
-validates (early stopping) on every fifth of the rest. Nothing is chosen on test subjects.
+validates (early stopping) on every fifth of the rest. How the settings came about is said in docs/results.md.
 """
 
 from __future__ import annotations

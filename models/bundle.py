@@ -55,7 +55,7 @@ class DataCard(_Strict):
     train_subjects: list[str]
     validation_subjects: list[str]
     test_subjects: list[str]
-    """Of the data at hand, had no part in training or in any choice."""
+    """Of the data at hand, had no part in training, early stopping or calibration."""
     split_by: Literal["subject", "recording"] = "subject"
     """By "recording", the subjects here are recordings of people who took part in training."""
     merged_labels: dict[str, str] = {}

@@ -30,7 +30,7 @@ class Task:
         acc_g: full scale of the 12-bit reference part.
         gyro_dps: the same of its gyroscope; None where there is none.
         body_site: where it is worn.
-        test: subjects that have no part in training or in any choice.
+        test: subjects that have no part in training, early stopping or calibration.
         validation: subjects for early stopping and for the ``unknown`` threshold.
         merged: label names that count as another one, such as four meals as "eating".
         excluded: labels that the bundle is not to know.

@@ -146,7 +146,7 @@ def train_bundle(
     """Train, calibrate and score; write ``out/name@version``.
 
     Early stopping and the ``unknown`` threshold use the validation subjects; the scores in the manifest are those of
-    the test subjects, which nothing else has seen.
+    the test subjects, whom neither has seen.
 
     Raises:
         TrainingError: see :func:`fit_once`; a reference without a quantizer makes no bundle.
