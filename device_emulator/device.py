@@ -7,6 +7,7 @@ wait until then and to send it is the publisher's part. A new configuration take
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -17,10 +18,19 @@ from pydantic import ValidationError
 
 from device_emulator.source import Block, Labels, Source
 from protocol.messages import Config, Label, Status
-from protocol.packet import MAX_PAYLOAD_BYTES, TICK_MODULUS, Packet, samples_that_fit
+from protocol.packet import (
+    MAX_PAYLOAD_BYTES,
+    MAX_SAMPLES,
+    SEQUENCE_MODULUS,
+    TICK_MODULUS,
+    Packet,
+    encode_longest,
+    samples_that_fit,
+)
 from protocol.topics import check_device_id
 from quantization.codebook import RATE_TOLERANCE, Codebook
 from quantization.codec import Encoder
+from quantization.entropy import coder_of
 from quantization.errors import CodebookError, GammawearError, MessageError
 from quantization.imu import Counts
 from quantization.sensor import Axes, Sensor
@@ -59,7 +69,7 @@ class Emission(NamedTuple):
 
 @dataclass(frozen=True)
 class _Program:
-    """What runs between two configurations: replaced as a whole."""
+    """What runs between two configurations: replaced as a whole. ``samples`` is the most that a packet gets."""
 
     encoder: Encoder
     axes: Axes
@@ -84,7 +94,8 @@ class Device:
         source: the wearer and the part.
         encoder: codebook to start with, made ready for the source's part.
         axes: how the part is turned in its case.
-        packet_s: longest duration of a packet in seconds; it is cut shorter to what fits.
+        packet_s: longest duration of a packet in seconds; it is cut shorter to what fits. How much that is varies from
+            packet to packet where the codebook has contexts for the entropy coder.
         max_payload_bytes: what the link takes after the header, 1 .. 232.
         start_tick: of the first sample, u32.
 
@@ -129,7 +140,7 @@ class Device:
             raise CodebookError(f"the encoder is for {encoder.sensor.name}; the source gives {source.sensor.name}")
         self._program = self._fit(encoder, axes or Axes())
         self._staged: _Program | None = None
-        self._pending: Block | None = None
+        self._pending: deque[Block] = deque()
         self._gaps_ms = 0
         self.packets_made = 0
         self.samples_made = 0
@@ -150,7 +161,7 @@ class Device:
 
     @property
     def packet_period_s(self) -> float:
-        """How long a full packet lasts."""
+        """How long a packet lasts that is not cut shorter, because its codes take too many bytes or at a gap."""
         return float(self._program.samples / self._rate)
 
     # -- configuration ------------------------------------------------------------------------------------------------
@@ -172,7 +183,9 @@ class Device:
                 f"{self._max_payload_bytes} bytes that this device's link takes"
             )
         lasting = max(1, int(self.packet_s * self._rate + Fraction(1, 1_000_000)))
-        return _Program(encoder, axes, min(lasting, fitting))
+        coder_of(codebook)  # made here, not while a packet waits
+        most = fitting if codebook.contexts is None else MAX_SAMPLES
+        return _Program(encoder, axes, min(lasting, most))
 
     def apply_config(self, config: Config) -> bool:
         """Take a configuration, whole or not at all, from the next packet on.
@@ -237,7 +250,8 @@ class Device:
     def next_packet(self) -> Emission | None:
         """Make the next packet; None once the source has ended.
 
-        A gap in the source ends a packet early: the samples of one packet are evenly spaced.
+        A gap in the source ends a packet early: the samples of one packet are evenly spaced. Samples that did not fit
+        begin the next one.
         """
         if self._staged is not None:
             self._program, self._staged = self._staged, None
@@ -246,24 +260,27 @@ class Device:
         counts, label = self._take(program.samples)
         if len(counts) == 0:
             return None
-        sensor = program.encoder.sensor
+        sensor, codebook = program.encoder.sensor, program.encoder.codebook
+        codes = program.encoder.encode(program.axes.apply(counts, sensor))
+        samples, coder, payload = encode_longest(codes, codebook, self._max_payload_bytes)
+        if samples < len(counts):
+            self._pending.appendleft(Block(counts[samples:], label[samples:]))
+            counts, label = counts[:samples], label[:samples]
         ends = (counts == sensor.count_min) | (counts == sensor.count_max)
         if ends.any():
             self.saturated_samples += int(ends.any(axis=1).sum())
-        codes = program.encoder.encode(program.axes.apply(counts, sensor))
-        first, last = self.samples_made, self.samples_made + len(counts) - 1
-        packet = bytes(
-            Packet.from_codes(codes, program.encoder.codebook, sequence=self.packets_made, tick_ms=self._tick(first))
-        )
+        first, last = self.samples_made, self.samples_made + samples - 1
+        tick_ms, sequence = self._tick(first), self.packets_made % SEQUENCE_MODULUS
+        packet = bytes(Packet(codebook.short_digest, sequence, tick_ms, samples, payload, coder))
         emission = Emission(
             packet=packet,
-            samples=len(counts),
-            tick_ms=self._tick(first),
+            samples=samples,
+            tick_ms=tick_ms,
             due_ms=self._elapsed_ms(last),
             labels=self._label_runs(label, first),
         )
         self.packets_made += 1
-        self.samples_made += len(counts)
+        self.samples_made += samples
         self.bytes_made += len(packet)
         return emission
 
@@ -272,16 +289,15 @@ class Device:
         blocks: list[Block] = []
         missing = samples
         while missing:
-            block = self._pending or self.source.read(missing)
-            self._pending = None
+            block = self._pending.popleft() if self._pending else self.source.read(missing)
             if len(block) == 0:
                 break
             if block.gap_ms and blocks:
-                self._pending = block
+                self._pending.appendleft(block)
                 break
             self._gaps_ms += block.gap_ms
             if len(block) > missing:  # read for a longer packet, before a new configuration
-                self._pending = Block(block.counts[missing:], block.label[missing:])
+                self._pending.appendleft(Block(block.counts[missing:], block.label[missing:]))
                 block = Block(block.counts[:missing], block.label[:missing])
             blocks.append(block)
             missing -= len(block)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -37,8 +38,11 @@ class Curve(StrEnum):
 
     GAMMA = "gamma"
     GAMMA_PAPER = "gamma-paper"
+    LSQ = "lsq"
+    THRESHOLDS = "thresholds"
     LINEAR = "linear"
     MU_LAW = "mu-law"
+    LLOYD_MAX = "lloyd-max"
 
 
 @train_app.callback()
@@ -62,6 +66,12 @@ def train_har(
     rate: Annotated[float | None, typer.Option(min=10, max=200, help="Hz, if not the data set's own.")] = None,
     window: Annotated[float | None, typer.Option(min=0.2, max=60, help="Seconds.")] = None,
     stride: Annotated[float | None, typer.Option(min=0.05, max=60, help="Seconds.")] = None,
+    acc_g: Annotated[float | None, typer.Option(min=0.5, max=400, help="The part's full scale, ± g.")] = None,
+    gyro_dps: Annotated[float | None, typer.Option(min=10, max=10_000, help="The gyroscope's, ± °/s.")] = None,
+    adc_bits: Annotated[int, typer.Option(min=8, max=16, help="Bits of the part's ADC.")] = 12,
+    rate_weight: Annotated[
+        float, typer.Option(min=0, help="λ: loss for each coded bit a sample; try 0.02 to 0.1.")
+    ] = 0.0,
     epochs: Annotated[int, typer.Option(min=1, help="At most so many.")] = 40,
     batch: Annotated[int, typer.Option(min=2, help="Windows in a step.")] = 64,
     patience: Annotated[int, typer.Option(min=0, help="Epochs without progress before stopping.")] = 15,
@@ -89,7 +99,8 @@ def train_har(
 
     torch.set_num_threads(max(1, torch.get_num_threads() // 2))
     chosen = datasets.get(dataset) if dataset else datasets.detect(data)
-    task = _split_by(split, _task(chosen.name, rate, window, stride, body_site))
+    changes = {"rate_hz": rate, "window_s": window, "stride_s": stride, "acc_g": acc_g, "gyro_dps": gyro_dps}
+    task = _split_by(split, replace(_task(chosen.name, changes, body_site), adc_bits=adc_bits))
     with _NOTES.status(f"reading {data} ({chosen.name}) at {task.rate_hz:g} Hz"):
         material = load_material(task, data)
     bundle_name = name or task.bundle
@@ -102,7 +113,7 @@ def train_har(
         dropout=dropout,
         refit=refit,
         codebook=_frozen(freeze_codebook, out),
-        fit=FitSettings(epochs=epochs, batch=batch, patience=patience, seed=seed),
+        fit=FitSettings(epochs=epochs, batch=batch, patience=patience, rate_weight=rate_weight, seed=seed),
         augment=Augment(mirror=mirror),
     )
     seconds = sum(len(segment.values) for segment in material.segments) / task.rate_hz
@@ -146,23 +157,18 @@ def _init(name: str) -> Init:
 
 
 def _kind(curve: Curve) -> QuantizerKind:
-    kinds: dict[Curve, QuantizerKind] = {
-        Curve.GAMMA: "gamma",
-        Curve.GAMMA_PAPER: "gamma-paper",
-        Curve.LINEAR: "linear",
-        Curve.MU_LAW: "mu-law",
-    }
-    return kinds[curve]
+    return curve.value
 
 
-def _task(dataset: str, rate: float | None, window: float | None, stride: float | None, body_site: str) -> Task:
+def _task(dataset: str, changes: Mapping[str, float | None], body_site: str) -> Task:
+    """The data set's task, with the fields that were given."""
+    given: dict[str, Any] = {field: value for field, value in changes.items() if value is not None}
     task = TASKS.get(dataset)
     if task is None:
-        if rate is None:
+        if "rate_hz" not in given:
             raise TrainingError("say at which --rate (Hz) your recordings are to be used, such as --rate 50")
-        task = own_task(body_site, rate)
-    changes: dict[str, Any] = {"rate_hz": rate, "window_s": window, "stride_s": stride}
-    return replace(task, **{field: value for field, value in changes.items() if value is not None})
+        task = own_task(body_site, given["rate_hz"])
+    return replace(task, **given)
 
 
 def _split_by(name: str, task: Task) -> Task:
@@ -249,6 +255,10 @@ def _print_report(report: Report) -> None:
     for activity, (share, windows) in report.unknown_found.items():
         table.add_row(f"{activity} (not known): answered unknown", f"{share:.1%}", str(windows))
     _OUT.print(table)
+    used = report.bandwidth
+    _OUT.print(
+        f"{used.payload_bits:.2f} bits a sample and channel in packets of 1 s, {used.all_in_bits:.2f} with headers"
+    )
     _OUT.print("by subject: " + ", ".join(f"{s} {f1:.3f}" for s, f1 in report.per_subject.items()))
 
 

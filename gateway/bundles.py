@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models.bundle import CODEBOOK_FILE, MANIFEST_FILE, MODEL_FILE, SHIPPED, Bundle, bundle_folders, load_bundle
+from quantization.entropy import coder_of
 from quantization.errors import BundleError
 
 logger = logging.getLogger(__name__)
@@ -92,6 +93,7 @@ class BundleStore:
             return before
         try:
             bundle = load_bundle(folder)
+            coder_of(bundle.codebook)  # may compile for seconds: now, not at the first packet
         except BundleError as error:
             self.failures += 1
             logger.error("bundle not loaded: %s", error)

@@ -23,7 +23,7 @@ from typing import Final
 
 from gateway.clock import unwrap
 from models.bundle import Bundle
-from protocol.packet import SEQUENCE_MODULUS, TICK_MODULUS
+from protocol.packet import SEQUENCE_MODULUS, TICK_MODULUS, samples_that_fit
 from quantization.codebook import RATE_TOLERANCE
 from quantization.imu import Codes
 
@@ -207,7 +207,7 @@ class Reassembler:
 
     def _plausible(self, piece: Piece, last: Piece, ahead: int, late_by: float) -> bool:
         """Whether ``ahead`` packets may be missing over ``late_by`` ms, and whether so much time can have passed."""
-        shortest = min(last.duration_ms, piece.duration_ms) / 2
+        shortest = _shortest_ms(last, piece) / 2
         passed = max(0, piece.received_ns - last.received_ns) / 1e6
         return ahead * shortest <= late_by + slack_ms(last) and late_by <= passed + BACKLOG_MS
 
@@ -224,7 +224,7 @@ class Reassembler:
             return True
         longest = max(last.duration_ms, piece.duration_ms)
         slack = slack_ms(last)
-        if not behind * piece.duration_ms / 2 - slack <= early_by <= 2 * behind * longest + slack:
+        if not behind * _shortest_ms(last, piece) / 2 - slack <= early_by <= 2 * behind * longest + slack:
             return False
         self._count("late")
         return True
@@ -296,6 +296,16 @@ class Reassembler:
     def _count(self, name: str, count: int = 1) -> None:
         self.losses.add(name, count)
         self._totals.add(name, count)
+
+
+def _shortest_ms(last: Piece, piece: Piece) -> float:
+    """What a packet between two others lasts at least, unless its device's link takes less than ours.
+
+    Entropy coded packets may be of any length; none is cut shorter than what plain packing holds.
+    """
+    codebook = piece.bundle.codebook
+    plain_ms = samples_that_fit(len(codebook.channels), codebook.bits) * piece.period_ms
+    return min(last.duration_ms, piece.duration_ms, plain_ms)
 
 
 def _may_follow(first: Piece, second: Piece) -> bool:

@@ -1,8 +1,8 @@
 """Bundles: a network and the codebook that it was trained with, in one folder. The only reader and writer of them.
 
-A bundle is a folder ``name@version`` with ``manifest.json`` (:class:`Manifest`), ``codebook.bin`` (and
-``codebook.json`` for people) and ``model.safetensors``. The manifest holds the SHA-256 of the other files; nothing is
-loaded that does not match, and nothing that is loaded can run code.
+A bundle is a folder ``name@version`` with ``manifest.json`` (:class:`Manifest`), ``codebook.bin`` and
+``model.safetensors``; for people, ``codebook.json`` and ``README.md``, its model card. The manifest holds the SHA-256
+of codebook and model; nothing is loaded that does not match, and nothing that is loaded can run code.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
+from models.card import model_card
 from models.har import HarConfig, HarNetwork, build
 from protocol.messages import UNKNOWN, LabelName
 from quantization.codebook import RATE_TOLERANCE, Codebook
@@ -40,6 +41,7 @@ _REFERENCE: Final = re.compile(r"([a-z0-9][a-z0-9_-]{0,31})(?:@([0-9]{1,6}))?")
 CODEBOOK_FILE: Final = "codebook.bin"
 MODEL_FILE: Final = "model.safetensors"
 MANIFEST_FILE: Final = "manifest.json"
+CARD_FILE: Final = "README.md"
 
 
 class _Strict(BaseModel):
@@ -78,6 +80,10 @@ class Scores(_Strict):
     subjects: int
     unknown_share: float
     """Of windows whose activity the bundle knows, answered ``unknown``."""
+    payload_bits: float | None = None
+    """Bits a sample and channel of the test recordings' packets of 1 s; None for bundles before 0.2."""
+    all_in_bits: float | None = None
+    """The same with packet headers."""
 
 
 class Manifest(_Strict):
@@ -224,6 +230,7 @@ def save_bundle(folder: Path, bundle: Bundle) -> Path:
         raise BundleError(f"{target} exists; a version is never overwritten, give the next number")
     target.mkdir(parents=True)
     bundle.codebook.save(target / CODEBOOK_FILE)
+    (target / CARD_FILE).write_text(model_card(bundle), encoding="utf-8")
     (target / MODEL_FILE).write_bytes(_network_bytes(bundle.network))
     # The manifest comes last: a folder without one is not a bundle, so none is ever seen half-written.
     (target / MANIFEST_FILE).write_text(bundle.manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")

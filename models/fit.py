@@ -27,7 +27,8 @@ from models.har import HarNetwork
 from models.scores import Scores, score
 from models.windows import Windows
 from quantization.errors import TrainingError
-from quantization.gamma import Quantizer, Unquantized
+from quantization.gamma import LearnedQuantizer, Quantizer, Unquantized
+from quantization.rate import bits_per_sample
 from quantization.sensor import Sensor
 
 EMA_DECAY: Final = 0.99
@@ -51,6 +52,8 @@ class FitSettings:
         quantizer_rate: the quantizer's learning rate as a multiple of the network's.
         weight_decay: of the network (AdamW).
         patience: epochs without a better validation score before stopping; 0 = never stop early, keep the last epoch.
+            With a ``rate_weight`` the last epoch is kept as well.
+        rate_weight: λ: adds so much loss for every bit that a sample of a channel would take after entropy coding.
         seed: of initialisation, crops and dropout.
     """
 
@@ -60,10 +63,11 @@ class FitSettings:
     quantizer_rate: float = 3.0
     weight_decay: float = 1e-2
     patience: int = 15
+    rate_weight: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch < 2 or self.learning_rate <= 0 or self.patience < 0:
+        if self.epochs < 1 or self.batch < 2 or self.learning_rate <= 0 or self.patience < 0 or self.rate_weight < 0:
             raise TrainingError(f"impossible settings: {self}")
 
 
@@ -180,14 +184,24 @@ class Fit:
         return self._best_epoch
 
     def _stale(self) -> bool:
-        return 0 < self._settings.patience <= self._epoch - self._best_epoch and self._validation is not None
+        return self._chooses and 0 < self._settings.patience <= self._epoch - self._best_epoch
+
+    @property
+    def _chooses(self) -> bool:
+        """Whether the best epoch is kept and not the last.
+
+        With a weight on the rate, validation accuracy would choose an early epoch, whose curve is still expensive.
+        """
+        settings = self._settings
+        return self._validation is not None and settings.patience > 0 and settings.rate_weight == 0
 
     def _train_one(self) -> float:
         self._model.train()
         total, batches = 0.0, 0
         for values, truth in self._crops.batches(self._settings.batch, self._generator):
-            self._set_rate()
-            loss = self._loss(self._model(adc(values, self._sensor)), truth)
+            self._set_learning_rate()
+            measured = adc(values, self._sensor)
+            loss = self._loss(self._model(measured), truth) + self._rate_loss(measured)
             self._optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             self._optimizer.step()
@@ -214,7 +228,13 @@ class Fit:
             loss = loss - BACKGROUND_WEIGHT * torch.log_softmax(logits[strange], dim=1).mean()
         return loss
 
-    def _set_rate(self) -> None:
+    def _rate_loss(self, measured: Tensor) -> Tensor | float:
+        quantizer = self._model.quantizer
+        if self._settings.rate_weight == 0 or not isinstance(quantizer, LearnedQuantizer):
+            return 0.0
+        return self._settings.rate_weight * bits_per_sample(quantizer, measured)
+
+    def _set_learning_rate(self) -> None:
         """Linear warm-up, then a cosine to zero."""
         self._step += 1
         share = min(1.0, self._step / max(1, self._steps))
@@ -230,8 +250,7 @@ class Fit:
         scores = None
         if self._validation is not None:
             scores = score(self._validation, logits_of(average, self._validation, self._sensor).numpy())
-        # Without validation, or with patience 0, the last epoch is the one to keep.
-        if scores is None or self._settings.patience == 0 or scores.macro_f1 > self._best:
+        if scores is None or not self._chooses or scores.macro_f1 > self._best:
             self._best = -1.0 if scores is None else scores.macro_f1
             self._best_epoch = self._epoch
             self._best_state = copy.deepcopy(average.state_dict())

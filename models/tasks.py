@@ -12,7 +12,7 @@ import numpy as np
 from models.datasets import Recording, get
 from models.resample import Segment, resample
 from quantization.errors import DatasetError, TrainingError
-from quantization.sensor import PARTS, Sensor
+from quantization.sensor import Sensor
 
 SplitBy = Literal["subject", "recording"]
 
@@ -27,8 +27,8 @@ class Task:
         rate_hz: what recordings are brought to.
         window_s: length of a window in seconds.
         stride_s: from one window to the next.
-        acc_g: full scale of the 12-bit reference part.
-        gyro_dps: the same of its gyroscope; None where there is none.
+        acc_g: full scale of the part, ± g.
+        gyro_dps: the same of its gyroscope, ± °/s; None where there is none.
         body_site: where it is worn.
         test: subjects that have no part in training, early stopping or calibration.
         validation: subjects for early stopping and for the ``unknown`` threshold.
@@ -36,6 +36,7 @@ class Task:
         excluded: labels that the bundle is not to know.
         background: of those, the ones that training shows the network as examples of what it does not know.
         split_by: "recording" where there is one wearer only: says how well *that* person is known.
+        adc_bits: of the part, 8 to 16.
     """
 
     dataset: str
@@ -52,6 +53,7 @@ class Task:
     excluded: tuple[str, ...] = ()
     background: tuple[str, ...] = ()
     split_by: SplitBy = "subject"
+    adc_bits: int = 12
 
     @property
     def window(self) -> int:
@@ -63,9 +65,11 @@ class Task:
         """Samples from one window to the next."""
         return max(1, round(self.stride_s * self.rate_hz))
 
-    def sensor(self, channels: tuple[str, ...], part: str = "generic12") -> Sensor:
+    def sensor(self, channels: tuple[str, ...]) -> Sensor:
         """The part that recordings are brought to."""
-        return PARTS[part].sensor(part, channels, acc_g=self.acc_g, gyro_dps=self.gyro_dps)
+        full_scale = {"acc": self.acc_g} | ({} if self.gyro_dps is None else {"gyro": self.gyro_dps})
+        name = f"generic{self.adc_bits} ±{self.acc_g:g} g"
+        return Sensor.symmetric(name, channels, adc_bits=self.adc_bits, full_scale=full_scale)
 
 
 TASKS: Final = {
@@ -85,6 +89,30 @@ TASKS: Final = {
             validation=("1602", "1608", "1614", "1621"),
             merged={f"eating_{meal}": "eating" for meal in ("soup", "chips", "pasta", "sandwich")},
             excluded=("kicking", "catch", "folding"), background=("kicking", "folding"),
+        ),
+        # The same with the gyroscope, which the LG G clips at ±2000 °/s.
+        Task(
+            "wisdm2019_watch_6axis", "wrist6w", rate_hz=20.0, window_s=5.0, stride_s=2.5, acc_g=2.0, gyro_dps=2000.0,
+            body_site="wrist", test=("1600", "1605", "1610", "1615", "1620", "1625"),
+            validation=("1602", "1608", "1614", "1621"),
+            merged={f"eating_{meal}": "eating" for meal in ("soup", "chips", "pasta", "sandwich")},
+            excluded=("kicking", "catch", "folding"), background=("kicking", "folding"),
+        ),
+        Task(
+            "sp_sw_har_phone", "phone6", rate_hz=50.0, window_s=1.0, stride_s=0.5, acc_g=8.0, gyro_dps=2000.0,
+            body_site="pocket", test=("s04", "s09", "s14", "s18"), validation=("s03", "s08", "s13"),
+        ),
+        # Label 2 of this set is a mixture of standing up, walking and stairs, which have labels of their own or none.
+        Task(
+            "casale_chest", "chest3", rate_hz=52.0, window_s=2.0, stride_s=1.0, acc_g=4.0, gyro_dps=None,
+            body_site="chest", test=("3", "8", "12"), validation=("5", "10"),
+            excluded=("standing_up_walking_stairs",),
+        ),
+        # At 25 Hz, because most falls were sampled at another rate than the rest (models/datasets/weda_fall.py): only
+        # U14's were not, so U14 tests.
+        Task(
+            "weda_fall", "weda", rate_hz=25.0, window_s=2.0, stride_s=1.0, acc_g=4.0, gyro_dps=2000.0,
+            body_site="wrist", test=("U04", "U09", "U14", "U25", "U30"), validation=("U03", "U08", "U13", "U23", "U28"),
         ),
     )
 }  # fmt: skip

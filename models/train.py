@@ -20,16 +20,22 @@ from models.fit import Epoch, Fit, FitSettings, JointModel, logits_of
 from models.har import HarConfig, build
 from models.tasks import Material, Task, split
 from models.windows import SCORING_RULE, Windows, cut
-from quantization.baselines import linear, mu_law
-from quantization.codebook import Codebook, statistics_from_counts
+from quantization.baselines import linear, lloyd_max, mu_law
+from quantization.codebook import Codebook
 from quantization.codec import Encoder
+from quantization.entropy import statistics_from_codes
 from quantization.errors import BundleError, TrainingError
 from quantization.gamma import FixedQuantizer, GammaQuantizer, Init, Quantizer, Unquantized
+from quantization.rivals import LsqQuantizer, ThresholdQuantizer
 from quantization.sensor import Sensor
 
-QuantizerKind = Literal["gamma", "gamma-paper", "linear", "mu-law", "none"]
+QuantizerKind = Literal["gamma", "gamma-paper", "lsq", "thresholds", "linear", "mu-law", "lloyd-max", "none"]
+LEARNED: Final = ("gamma", "gamma-paper", "lsq", "thresholds")
+SAMPLE: Final = 100_000
+"""Values that a quantizer's start is taken from: an even subsample is as good as all (and torch.quantile takes no more
+than 2^24)."""
 RANGE_QUANTILE: Final = 0.995
-"""The learned full scale starts where all but half a percent of the training data lies."""
+"""The learned range starts where all but half a percent of the training data lies."""
 FALSE_UNKNOWN: Final = 0.05
 """Share of validation windows with a known activity that may be answered ``unknown``."""
 
@@ -39,8 +45,10 @@ class TrainSettings:
     """What to train.
 
     Args:
-        quantizer: "gamma" is the learned curve with a learned range; "gamma-paper" the published form; "linear" and
-            "mu-law" are fixed over the ADC's range; "none" leaves the 12-bit counts (a reference: makes no bundle).
+        quantizer: "gamma" is the learned curve with a learned range; "gamma-paper" the published form; "lsq" has even
+            steps over a learned range; "thresholds" learns every threshold; "linear" and "mu-law" are fixed over the
+            ADC's range; "lloyd-max" is fixed where the training data's squared error is least; "none" leaves the 12-bit
+            counts (a reference: makes no bundle).
         bits: 1 to 8.
         init: where γ starts.
         network: name in :data:`models.har.NETWORKS`.
@@ -83,11 +91,18 @@ def make_quantizer(settings: TrainSettings, sensor: Sensor, rate_hz: float, crop
         return Unquantized(full_scale)
     if settings.quantizer == "gamma-paper":
         return GammaQuantizer(full_scale, bits=settings.bits, init=settings.init, variant="paper")
+    sample = crops.values()[:: max(1, len(crops.values()) // SAMPLE)]
+    # About the median, not about zero: gravity leans on an axis that mostly points one way.
+    centre = sample.median(dim=0).values
+    reach = torch.quantile((sample - centre).abs(), RANGE_QUANTILE, dim=0).clamp_min(1e-3)
     if settings.quantizer == "gamma":
-        # torch.quantile takes at most 2^24 values; an even subsample is as good for a starting point.
-        sample = crops.values()[:: max(1, len(crops.values()) // 100_000)].abs()
-        start = torch.quantile(sample, RANGE_QUANTILE, dim=0).clamp_min(1e-3)
-        return GammaQuantizer(start.tolist(), bits=settings.bits, init=settings.init)
+        return GammaQuantizer(reach.tolist(), bits=settings.bits, init=settings.init, centre=centre.tolist())
+    if settings.quantizer == "thresholds":
+        return ThresholdQuantizer(reach.tolist(), bits=settings.bits, centre=centre.tolist())
+    if settings.quantizer == "lsq":
+        return LsqQuantizer(sample, bits=settings.bits)
+    if settings.quantizer == "lloyd-max":
+        return FixedQuantizer(lloyd_max(sensor.channels, settings.bits, rate_hz, sample.double().numpy()))
     make = linear if settings.quantizer == "linear" else mu_law
     return FixedQuantizer(make(sensor.channels, settings.bits, rate_hz, full_scale))
 
@@ -101,12 +116,17 @@ def fit_once(
     *,
     checkpoint: Path | None = None,
     report: Callable[[Epoch], None] = lambda _: None,
+    wrap: Callable[[Quantizer | Unquantized], Quantizer | Unquantized] = lambda quantizer: quantizer,
 ) -> Trained:
     """One joint training on these subjects. An empty ``validation`` keeps the last epoch.
+
+    ``wrap`` may put a fresh quantizer into another one, for what a device does beyond comparing with thresholds.
 
     Raises:
         TrainingError: too little data, settings that do not fit, a checkpoint of another run.
     """
+    if settings.fit.rate_weight and (settings.quantizer not in LEARNED or settings.codebook is not None):
+        raise TrainingError("a rate can only be learned with a quantizer that learns: gamma, lsq or thresholds")
     sensor = task.sensor(material.channels)
     classes = len(material.labels)
     background = [s for name in task.background for s in material.unknown.get(name, ()) if s.subject in train]
@@ -120,7 +140,7 @@ def fit_once(
     )
     torch.manual_seed(settings.fit.seed)
     network = build(HarConfig(settings.network, len(material.channels), classes, task.window, settings.dropout))
-    model = JointModel(make_quantizer(settings, sensor, task.rate_hz, crops), network)
+    model = JointModel(wrap(make_quantizer(settings, sensor, task.rate_hz, crops)), network)
     held_out = windows_of(task, material, validation) if validation else None
     epoch = Fit(model, crops, held_out, sensor, settings.fit, checkpoint).run(report)
     return Trained(model, epoch, tuple(train), tuple(validation))
@@ -216,17 +236,16 @@ def _calibrate(task: Task, material: Material, first: Trained, final: Trained) -
 
 
 def _with_statistics(task: Task, material: Material, trained: Trained) -> Codebook:
-    """The learned codebook with how often its codes occur in the training recordings."""
+    """The learned codebook with the contexts of its codes, as counted in the training recordings."""
     quantizer = trained.model.quantizer
     if not isinstance(quantizer, Quantizer):
         raise TrainingError("the reference has no codebook")
     plain = quantizer.codebook(material.channels, task.rate_hz)
     sensor = task.sensor(material.channels)
     encoder = Encoder(plain, sensor)
-    values = np.concatenate([segment.values for segment in material.of(list(trained.train))])
-    codes = encoder.encode(sensor.to_counts(values))
-    counts = np.stack([np.bincount(column, minlength=2**plain.bits) for column in codes.T])
-    return replace(plain, statistics=statistics_from_counts(counts))
+    segments = material.of(list(trained.train))
+    codes = (encoder.encode(sensor.to_counts(segment.values)) for segment in segments)
+    return replace(plain, contexts=statistics_from_codes(codes, plain.bits))
 
 
 def _manifest(
@@ -286,4 +305,6 @@ def _scores(bundle: Bundle, material: Material, subjects: list[str], settings: T
         windows=report.scores.windows,
         subjects=len(subjects),
         unknown_share=round(report.unknown_share, 4),
+        payload_bits=round(report.bandwidth.payload_bits, 3),
+        all_in_bits=round(report.bandwidth.all_in_bits, 3),
     )

@@ -13,12 +13,13 @@ offset type    meaning
 12     ...     payload: 1 to 232 bytes
 ====== ======= ==================================================================================================
 
-Coders: 0 plain packing (:mod:`quantization.codec`); 1 is reserved for the entropy coder; 2 and 3 are reserved.
+Coders: 0 plain packing (:mod:`quantization.codec`); 1 the entropy coder (:mod:`quantization.entropy`), only with a
+codebook that has contexts and where it is shorter; 2 and 3 are reserved.
 
 MUST: the sequence goes up by one with every packet that a device makes, sent or not, so that a receiver can count what
 is missing; samples are evenly spaced from the tick on, at the rate that the device's ``status`` gives (within 5 % of
 the codebook's); a packet is at most 244 bytes, one BLE notification at an ATT MTU of 247; a receiver refuses a payload
-that is longer or shorter than its samples take.
+that is not, byte for byte, what its coder makes of its codes.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from typing import Final
 
 from quantization import codec
 from quantization.codebook import SHORT_DIGEST_BYTES, Codebook
+from quantization.entropy import coder_of
 from quantization.errors import CodebookError, PacketError
 from quantization.imu import Codes
 
@@ -120,36 +122,92 @@ class Packet:
 
     @classmethod
     def from_codes(cls, codes: Codes, codebook: Codebook, *, sequence: int, tick_ms: int) -> Packet:
-        """Make the packet of ``[n, C]`` codes.
+        """Make the packet of ``[n, C]`` codes, with the coder that makes it shorter.
 
         Raises:
-            PacketError: more samples than one packet holds (:func:`samples_that_fit`), or other channels.
+            PacketError: no samples or more than one packet holds (:func:`encode_longest` says how many), or other
+                channels.
         """
         if codes.ndim != 2 or codes.shape[1] != len(codebook.channels):
             raise PacketError("field", f"codes {codes.shape} for {len(codebook.channels)} channels")
+        if not 1 <= len(codes) <= MAX_SAMPLES:
+            raise PacketError("field", f"{len(codes)} samples are not in 1 .. {MAX_SAMPLES}")
+        encoded = encode_payload(codes, codebook)
+        if encoded is None:
+            raise PacketError("length", f"{len(codes)} samples take more than {MAX_PAYLOAD_BYTES} bytes")
+        coder, payload = encoded
         return cls(
             short_digest=codebook.short_digest,
             sequence=sequence % SEQUENCE_MODULUS,
             tick_ms=tick_ms % TICK_MODULUS,
             samples=len(codes),
-            payload=codec.pack(codes, codebook.bits),
+            payload=payload,
+            coder=coder,
         )
 
     def codes(self, codebook: Codebook) -> Codes:
         """``[samples, C]`` codes.
 
         Raises:
-            PacketError: ``codebook`` the digest is another one's, ``coder`` not spoken yet, ``payload`` the bytes are
-                not what so many samples take.
+            PacketError: ``codebook`` the digest is another one's, ``coder`` the codebook has no contexts for it,
+                ``payload`` the bytes are not what a device makes of any such block.
         """
         if codebook.short_digest != self.short_digest:
             raise PacketError("codebook", f"the packet is coded with {self.short_digest.hex()}")
-        if self.coder is not Coder.PLAIN:
-            raise PacketError("coder", f"this release does not decode coder {self.coder.name}")
+        channels = len(codebook.channels)
         try:
-            return codec.unpack(self.payload, self.samples, len(codebook.channels), codebook.bits)
+            if self.coder is Coder.PLAIN:
+                return codec.unpack(self.payload, self.samples, channels, codebook.bits)
+            coder = coder_of(codebook)
+            if coder is None:
+                raise PacketError("coder", "the packet is entropy coded; its codebook has no contexts")
+            if len(self.payload) >= codec.packed_size(self.samples, channels, codebook.bits):
+                raise PacketError("payload", f"{len(self.payload)} coded bytes: plain packing takes no more")
+            return coder.decode(self.payload, self.samples)
         except CodebookError as error:
             raise PacketError("payload", str(error)) from error
+
+
+def encode_payload(codes: Codes, codebook: Codebook, max_bytes: int = MAX_PAYLOAD_BYTES) -> tuple[Coder, bytes] | None:
+    """``[n, C]`` codes to the shorter of both forms, plain if they are equally long; None if it takes more bytes.
+
+    Raises:
+        CodebookError: codes that do not fit the codebook.
+    """
+    plain = codec.packed_size(len(codes), codes.shape[1], codebook.bits)
+    coder = coder_of(codebook)
+    limit = min(max_bytes, plain - 1)
+    coded = coder.encode(codes, limit) if coder is not None and limit else None
+    if coded is not None:
+        return Coder.ENTROPY, coded
+    return (Coder.PLAIN, codec.pack(codes, codebook.bits)) if plain <= max_bytes else None
+
+
+def encode_longest(codes: Codes, codebook: Codebook, max_bytes: int = MAX_PAYLOAD_BYTES) -> tuple[int, Coder, bytes]:
+    """As many of the first of ``[n, C]`` codes as one payload holds: how many, and as :func:`encode_payload`.
+
+    What plain packing holds always fits, so ``max_bytes`` must have room for one sample.
+
+    Raises:
+        CodebookError: codes that do not fit the codebook.
+        PacketError: ``length``: not one sample fits.
+    """
+    fitting = min(len(codes), MAX_SAMPLES)
+    encoded = encode_payload(codes[:fitting], codebook, max_bytes)
+    if encoded is not None:
+        return fitting, *encoded
+    most, fitting = fitting, samples_that_fit(codes.shape[1], codebook.bits, max_bytes)
+    encoded = encode_payload(codes[:fitting], codebook, max_bytes) if fitting else None
+    if encoded is None:
+        raise PacketError("length", f"{max_bytes} bytes do not hold one sample of {codes.shape[1]} channels")
+    while most - fitting > 1:  # `fitting` samples fit, `most` do not
+        middle = (fitting + most) // 2
+        tried = encode_payload(codes[:middle], codebook, max_bytes)
+        if tried is None:
+            most = middle
+        else:
+            fitting, encoded = middle, tried
+    return fitting, *encoded
 
 
 def samples_that_fit(channels: int, bits: int, payload_bytes: int = MAX_PAYLOAD_BYTES) -> int:

@@ -14,12 +14,14 @@ offset type           meaning
 4      u8             layout version, 1
 5      u8             bits per code, b, 1 .. 8
 6      u8             channels, C, 1 .. 16
-7      u8             statistics: 0 none, 1 order-0 (below); others are reserved for the entropy coder
+7      u8             statistics: 0 none, 1 how frequent codes are, 2 contexts of the entropy coder
 8      f64            sampling rate in Hz, 1 .. 1000
 16     C × 16 bytes   channel names, ASCII, padded with zeros
 ...    C × (2^b − 1)  f64 thresholds, physical units, not falling within a channel
 ...    C × 2^b        f64 levels, physical units, not falling within a channel
 ...    C × 2^b        u16 only with statistics 1: each code's share of 2^15, at least 1; a channel sums to 32768
+...    C × T(b)       u8 only with statistics 2: the first outcome's share of 256 in each of a channel's contexts, at
+                      least 1, in the order of :class:`ContextLayout`
 ====== ============== =============================================================================================
 
 MUST: a code is the number of thresholds that are not above the value, ``code = #{i : x >= t_i}``; nothing follows the
@@ -35,7 +37,7 @@ import struct
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -53,8 +55,12 @@ RATE_TOLERANCE: Final = 0.05
 """A device within this share of a codebook's rate is taken as it is; training varies the rate by as much."""
 STATISTICS_TOTAL: Final = 2**15
 """Frequencies of a channel's codes sum to this: a power of two, so that a coder divides by shifting."""
+CONTEXT_TOTAL: Final = 2**8
+"""A decision's two outcomes share this. 12 bits would save a ten-thousandth of a bit a sample and double the table."""
+MAX_CONTEXTS: Final = 255 + 19 * 16 + 4 * 6
+"""Of one channel, at 8 bits."""
 SHORT_DIGEST_BYTES: Final = 4
-MAX_CODEBOOK_BYTES: Final = 16 + MAX_CHANNELS * (16 + 8 * 255 + 8 * 256 + 2 * 256)
+MAX_CODEBOOK_BYTES: Final = 16 + MAX_CHANNELS * (16 + 8 * 255 + 8 * 256 + MAX_CONTEXTS)
 """No valid codebook is longer: what is can be refused before it is read."""
 
 MAX_JSON_BYTES: Final = 4 * 2**20
@@ -62,6 +68,44 @@ MAX_JSON_BYTES: Final = 4 * 2**20
 
 _HEAD: Final = struct.Struct("<4sBBBBd")
 _NAME_BYTES: Final = 16
+_NONE, _FREQUENCIES, _CONTEXTS = 0, 1, 2
+"""The layout's kinds of statistics."""
+
+
+class ContextLayout(NamedTuple):
+    """Where the entropy coder's contexts of one channel lie in its row. What they mean: ``docs/wire-format.md``.
+
+    Fields:
+        stay: after the ``2**b - 1`` nodes of the first code's tree; 9 to each class of codes.
+        direction: 4 to each class.
+        longer: 6 to each class.
+        exponent: 3 to each of ``exponents``.
+        mantissa: 1 to each of ``exponents``.
+        exponents: max(1, b - 2).
+        size: of the row.
+
+    >>> ContextLayout.of(4)
+    ContextLayout(stay=15, direction=159, longer=223, exponent=319, mantissa=325, exponents=2, size=327)
+    """
+
+    stay: int
+    direction: int
+    longer: int
+    exponent: int
+    mantissa: int
+    exponents: int
+    size: int
+
+    @classmethod
+    def of(cls, bits: int) -> ContextLayout:
+        """That of ``bits``, 1 .. 8. Codes form at most 16 classes, by their upper four bits."""
+        classes, exponents = 2 ** min(bits, 4), max(1, bits - 2)
+        stay = 2**bits - 1
+        direction = stay + 9 * classes
+        longer = direction + 4 * classes
+        exponent = longer + 6 * classes
+        mantissa = exponent + 3 * exponents
+        return cls(stay, direction, longer, exponent, mantissa, exponents, mantissa + exponents)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,9 +119,12 @@ class Codebook:
         thresholds: ``[C, 2**b - 1]`` float64, physical units (g, °/s), not falling along a row.
         levels: ``[C, 2**b]`` float64, physical units, not falling along a row.
         statistics: ``[C, 2**b]`` uint16 frequencies that sum to 32768 along a row, or None.
+        contexts: ``[C, ContextLayout.of(b).size]`` uint8, at least 1, or None: then packets are never entropy coded.
+            They take the place of ``statistics``: a codebook has at most one of the two.
 
     Raises:
-        CodebookError: sizes that do not fit, values that are not finite or that fall, statistics that do not sum.
+        CodebookError: sizes that do not fit, values that are not finite or that fall, statistics that do not sum,
+            contexts out of range.
 
     >>> book = Codebook(("acc_x",), 1, 50.0, thresholds=np.array([[0.0]]), levels=np.array([[-0.5, 0.5]]))
     >>> book.digest.hex()[:8]
@@ -90,6 +137,7 @@ class Codebook:
     thresholds: Floats
     levels: Floats
     statistics: NDArray[np.uint16] | None = field(default=None)
+    contexts: NDArray[np.uint8] | None = field(default=None)
 
     def __post_init__(self) -> None:
         try:
@@ -105,7 +153,11 @@ class Codebook:
         _check_table("levels", self.levels, (rows, codes))
         if self.statistics is not None:
             _check_statistics(self.statistics, (rows, codes))
-        for name in ("thresholds", "levels", "statistics"):
+        if self.contexts is not None:
+            if self.statistics is not None:
+                raise CodebookError("a codebook has either statistics or contexts, not both")
+            _check_contexts(self.contexts, (rows, ContextLayout.of(self.bits).size))
+        for name in ("thresholds", "levels", "statistics", "contexts"):
             table = getattr(self, name)
             if table is not None:  # a copy, so that a caller's own array stays writable, and cannot change ours
                 copied = table.copy()
@@ -161,11 +213,11 @@ class Codebook:
 
     def __bytes__(self) -> bytes:
         names = b"".join(name.encode("ascii").ljust(_NAME_BYTES, b"\0") for name in self.channels)
-        kind = 0 if self.statistics is None else 1
+        kind = _CONTEXTS if self.contexts is not None else _FREQUENCIES if self.statistics is not None else _NONE
         head = _HEAD.pack(MAGIC, LAYOUT_VERSION, self.bits, len(self.channels), kind, self.rate_hz)
         tables = self.thresholds.astype("<f8").tobytes() + self.levels.astype("<f8").tobytes()
         statistics = b"" if self.statistics is None else self.statistics.astype("<u2").tobytes()
-        return head + names + tables + statistics
+        return head + names + tables + statistics + (b"" if self.contexts is None else self.contexts.tobytes())
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Codebook:
@@ -181,21 +233,24 @@ class Codebook:
             raise CodebookError("not a codebook (it does not begin with GWCB)")
         if version != LAYOUT_VERSION:
             raise CodebookError(f"layout version {version}; this release reads {LAYOUT_VERSION}")
-        if not (1 <= bits <= MAX_BITS and 1 <= channels <= MAX_CHANNELS and kind in (0, 1)):
+        if not (1 <= bits <= MAX_BITS and 1 <= channels <= MAX_CHANNELS and kind <= _CONTEXTS):
             raise CodebookError(f"{bits} bits, {channels} channels, statistics {kind} are not all in range")
         codes = 2**bits
-        sizes = (channels * _NAME_BYTES, channels * (codes - 1) * 8, channels * codes * 8, kind * channels * codes * 2)
+        width = {_NONE: 0, _FREQUENCIES: codes * 2, _CONTEXTS: ContextLayout.of(bits).size}[kind]
+        sizes = (channels * _NAME_BYTES, channels * (codes - 1) * 8, channels * codes * 8, channels * width)
         ends = np.cumsum([_HEAD.size, *sizes])
         if len(data) != ends[-1]:
             raise CodebookError(f"{len(data)} bytes; {bits} bits and {channels} channels take {ends[-1]}")
-        names, thresholds, levels, statistics = (data[start:end] for start, end in itertools.pairwise(ends))
+        names, thresholds, levels, counted = (data[start:end] for start, end in itertools.pairwise(ends))
+        statistics = np.frombuffer(counted, "<u2").reshape(channels, codes) if kind == _FREQUENCIES else None
         return cls(
             channels=_read_names(names),
             bits=bits,
             rate_hz=rate_hz,
             thresholds=np.frombuffer(thresholds, "<f8").reshape(channels, codes - 1).astype(np.float64),
             levels=np.frombuffer(levels, "<f8").reshape(channels, codes).astype(np.float64),
-            statistics=np.frombuffer(statistics, "<u2").reshape(channels, codes).astype(np.uint16) if kind else None,
+            statistics=None if statistics is None else statistics.astype(np.uint16),
+            contexts=np.frombuffer(counted, np.uint8).reshape(channels, width) if kind == _CONTEXTS else None,
         )
 
     def to_json(self) -> str:
@@ -207,6 +262,7 @@ class Codebook:
                 "thresholds": self.thresholds[c].tolist(),
                 "levels": self.levels[c].tolist(),
                 **({} if self.statistics is None else {"statistics": self.statistics[c].tolist()}),
+                **({} if self.contexts is None else {"contexts": self.contexts[c].tolist()}),
             }
             for c, name in enumerate(self.channels)
         ]
@@ -223,14 +279,17 @@ class Codebook:
         try:
             document = json.loads(text)
             rows = document["channels"]
-            has_statistics = any("statistics" in row for row in rows)
+            # A table of some channels only has too few rows, and is refused.
+            statistics = [row["statistics"] for row in rows if "statistics" in row]
+            contexts = [row["contexts"] for row in rows if "contexts" in row]
             book = cls(
                 channels=tuple(str(row["channel"]) for row in rows),
                 bits=int(document["bits"]),
                 rate_hz=float(document["rate_hz"]),
                 thresholds=np.array([row["thresholds"] for row in rows], dtype=np.float64),
                 levels=np.array([row["levels"] for row in rows], dtype=np.float64),
-                statistics=np.array([row["statistics"] for row in rows], dtype=np.uint16) if has_statistics else None,
+                statistics=np.array(statistics, dtype=np.uint16) if statistics else None,
+                contexts=np.array(contexts, dtype=np.uint8) if contexts else None,
             )
             digest = str(document["digest"])
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
@@ -294,6 +353,13 @@ def _check_statistics(table: NDArray[np.uint16], shape: tuple[int, int]) -> None
         raise CodebookError(f"statistics must be uint16 {shape}, not {table.dtype} {table.shape}")
     if (table == 0).any() or (table.sum(axis=1, dtype=np.int64) != STATISTICS_TOTAL).any():
         raise CodebookError(f"statistics must be at least 1 each and sum to {STATISTICS_TOTAL} a channel")
+
+
+def _check_contexts(table: NDArray[np.uint8], shape: tuple[int, int]) -> None:
+    if table.dtype != np.uint8 or table.shape != shape:
+        raise CodebookError(f"contexts must be uint8 {shape}, not {table.dtype} {table.shape}")
+    if (table == 0).any():
+        raise CodebookError("contexts must be at least 1: no outcome is certain")
 
 
 def _read_names(data: bytes) -> tuple[str, ...]:

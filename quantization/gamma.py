@@ -88,7 +88,20 @@ class FixedQuantizer(Quantizer):
         return cast("Tensor", self._levels)
 
 
-class GammaQuantizer(Quantizer):
+class LearnedQuantizer(Quantizer):
+    """A quantizer with parameters: hard codes forward, the gradient of its own smooth curve backward."""
+
+    def soft(self, x: Tensor) -> Tensor:
+        """``[..., C]`` physical values to [-1, 1], differentiable: what :meth:`forward` would give without rounding."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As :meth:`Quantizer.forward`; backward, the gradient of :meth:`soft` (straight-through over the rounding)."""
+        soft = self.soft(x)
+        return super().forward(x) + (soft - soft.detach())
+
+
+class GammaQuantizer(LearnedQuantizer):
     """The learned curve: γ, μ and (``variant="ranged"``) the full scale of every channel.
 
     Args:
@@ -97,9 +110,10 @@ class GammaQuantizer(Quantizer):
         bits: 1 to 8.
         init: γ starts at 1 ("identity") or at 0.4 ("s-shaped").
         variant: "ranged", or "paper" for the published form.
+        centre: where μ starts, per channel, physical units; None = 0, as published.
 
     Raises:
-        CodebookError: bits or full scales out of range.
+        CodebookError: bits, full scales or centres out of range.
 
     >>> curve = GammaQuantizer([8.0], bits=2)
     >>> [round(t, 3) for t in curve.thresholds()[0].tolist()]
@@ -115,6 +129,7 @@ class GammaQuantizer(Quantizer):
         bits: int,
         init: Init = "identity",
         variant: Variant = "ranged",
+        centre: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         if not 1 <= bits <= MAX_BITS:
@@ -130,7 +145,7 @@ class GammaQuantizer(Quantizer):
         limit = math.log(GAMMA_LIMIT)
         start = limit * math.atanh(math.log(INITIAL_GAMMA[init]) / limit)
         self.gamma_raw = nn.Parameter(torch.full_like(scale, start))
-        self.centre_raw = nn.Parameter(torch.zeros_like(scale))
+        self.centre_raw = nn.Parameter(relative_centre(centre, scale))
         self.scale_raw = nn.Parameter(torch.zeros_like(scale), requires_grad=variant == "ranged")
 
     @property
@@ -191,17 +206,25 @@ class GammaQuantizer(Quantizer):
         k = torch.arange(2**self.bits, dtype=torch.float64)
         return self._inverse((2 * k - self._shift) / (2**self.bits - 1) - 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Hard codes forward; backward, the gradient of the curve as if it were not rounded."""
-        hard = super().forward(x)
+    def soft(self, x: Tensor) -> Tensor:
+        """The companded value y. "ranged" stops at ± 1; "paper" passes gradients through the clip as published."""
         u = (x - self.centre) / self.full_scale
         if self.variant == "ranged":
             # The paper passes gradients straight through the clip as well. With a range that can move this feeds on
             # itself: clipped values push the range inwards, which clips more, until one code is left.
             # As y(±1) = ±1, u may be clipped in place of y; its power then cannot overflow and make gradients NaN.
             u = u.clamp(-1, 1)
-        soft = self._companded(u)
-        return hard + (soft - soft.detach())
+        return self._companded(u)
+
+
+def relative_centre(centre: Sequence[float] | None, scale: Tensor) -> Tensor:
+    """``[C]`` centres as shares of ``scale``; zeros for None. :class:`CodebookError` if they are not finite numbers."""
+    if centre is None:
+        return torch.zeros_like(scale)
+    given = torch.tensor(centre, dtype=torch.float32)
+    if given.shape != scale.shape or not bool(torch.isfinite(given).all()):
+        raise CodebookError(f"a centre for each of {len(scale)} channels, finite: not {list(centre)}")
+    return given / scale
 
 
 class Unquantized(nn.Module):

@@ -39,7 +39,9 @@ CODEBOOKS: dict[str, tuple[bytes, str]] = {
     "codebook-bits-0.bin": (_bytes_at(_SOUND, 5, b"\0"), "0 bits"),
     "codebook-bits-9.bin": (_bytes_at(_SOUND, 5, b"\x09"), "9 bits"),
     "codebook-channels-0.bin": (_bytes_at(_SOUND, 6, b"\0"), "0 channels"),
-    "codebook-statistics-2.bin": (_bytes_at(_SOUND, 7, b"\2"), "statistics 2"),
+    "codebook-statistics-2.bin": (_bytes_at(_SOUND, 7, b"\2"), "96 bytes.*take 171"),
+    "codebook-statistics-3.bin": (_bytes_at(_SOUND, 7, b"\3"), "statistics 3"),
+    "codebook-contexts-zero.bin": (_book(statistics=None, contexts=[[128] * 82 + [0]]), "at least 1"),
     "codebook-rate-nan.bin": (_book(rate_hz=NAN), "rate"),
     "codebook-rate-0.bin": (_book(rate_hz=0.0), "rate"),
     "codebook-rate-infinite.bin": (_book(rate_hz=float("inf")), "rate"),
@@ -67,6 +69,23 @@ def _packet(payload: bytes, *, samples: int = 4, coder: int = 0, crc: int | None
     head += (3 | (samples - 1) << 12 | coder << 22).to_bytes(3, "little")
     return head + bytes([crc8(head + payload) if crc is None else crc]) + payload
 
+
+CODED = Book(**(vars(SMALL) | {"statistics": None, "contexts": [[240] * 83]}))
+"""The same with contexts: 16 codes of 0 are coded as one zero byte."""
+
+
+def _coded(payload: bytes, samples: int) -> bytes:
+    return _packet(payload, samples=samples, coder=1, digest=CODED.short_digest())
+
+
+CODED_PACKETS: dict[str, tuple[bytes, str]] = {
+    "packet-coded-trailing.bin": (_coded(b"\0\0", 16), "not their shortest form"),
+    "packet-coded-longer.bin": (_coded(b"\0\1", 16), "not their shortest form"),
+    "packet-coded-never-read.bin": (_coded(b"\0\0\0\0\0\1", 40), "never read"),
+    "packet-coded-range.bin": (_coded(b"\xff\xff\xff\xff\xff", 40), "outside of the range"),
+    "packet-coded-plain-length.bin": (_coded(b"\0\0\0\0", 16), "plain packing takes no more"),
+    "packet-coded-samples-1024.bin": (_coded(b"\x55" * 232, 1024), "."),
+}
 
 PACKETS: dict[str, tuple[bytes, str]] = {
     # Sound is b"\x1b", the codes 3 2 1 0 at two bits. The word is the error's reason.
@@ -165,7 +184,7 @@ TRACES: dict[str, tuple[bytes, str]] = {
 def write() -> None:
     """Write every file."""
     HOSTILE.mkdir(exist_ok=True)
-    for name, (data, _) in (CODEBOOKS | PACKETS | TRACES).items():
+    for name, (data, _) in (CODEBOOKS | PACKETS | CODED_PACKETS | TRACES).items():
         (HOSTILE / name).write_bytes(data)
 
 

@@ -6,7 +6,8 @@ import numpy as np
 from hypothesis import strategies as st
 from reference import Book
 
-from quantization.codebook import Codebook, statistics_from_counts
+from quantization import rangecoder  # noqa: F401 - compiles here, not within an example's deadline
+from quantization.codebook import Codebook, ContextLayout, statistics_from_counts
 from quantization.imu import ACC, ACC_GYRO, Codes
 
 _NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,15}", fullmatch=True)
@@ -26,13 +27,14 @@ def codebooks(draw: st.DrawFn, max_bits: int = 8) -> Codebook:
     thresholds[:, 0] = draw(_VALUES)
     levels = rng.choice([-2.5, 0.0, 0.1, 7.25], size=(rows, codes))  # equal neighbours are legal
     counts = rng.integers(0, 1000, size=(rows, codes))
+    contexts = rng.integers(1, 256, size=(rows, ContextLayout.of(bits).size)).astype(np.uint8)
     return Codebook(
         channels,
         bits,
         draw(st.floats(1, 1000)),
         thresholds=np.sort(thresholds, axis=1),
         levels=np.sort(levels, axis=1),
-        statistics=draw(st.sampled_from([None, statistics_from_counts(counts)])),
+        **draw(st.sampled_from([{}, {"statistics": statistics_from_counts(counts)}, {"contexts": contexts}])),
     )
 
 
@@ -48,7 +50,8 @@ def blocks(draw: st.DrawFn) -> tuple[Codes, int]:
 def as_book(book: Codebook) -> Book:
     """The same for the reference."""
     statistics = None if book.statistics is None else book.statistics.tolist()
-    tables = (book.thresholds.tolist(), book.levels.tolist(), statistics)
+    contexts = None if book.contexts is None else book.contexts.tolist()
+    tables = (book.thresholds.tolist(), book.levels.tolist(), statistics, contexts)
     return Book(list(book.channels), book.bits, book.rate_hz, *tables)
 
 

@@ -1,19 +1,24 @@
 """The firmware loop: what goes in comes out, at the right ticks, in packets that fit."""
 
+import itertools
+from dataclasses import replace
 from fractions import Fraction
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from factories import LABELS, codebook, sensor
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_device_emulator_replay import trace
 
 from device_emulator.device import MAX_ERROR_CHARS, Device, shared_encoder
 from device_emulator.replay import ReplaySource
 from device_emulator.source import Block
+from gateway.reassembly import Joint, Piece, Reassembler
 from protocol.messages import Config, Label, Status
-from protocol.packet import HEADER_BYTES, MAX_PACKET_BYTES, MAX_PAYLOAD_BYTES, TICK_MODULUS, Packet
+from protocol.packet import HEADER_BYTES, MAX_PACKET_BYTES, MAX_PAYLOAD_BYTES, TICK_MODULUS, Coder, Packet
+from quantization.entropy import statistics_from_codes
 from quantization.errors import CodebookError, MessageError, SensorError
 from quantization.imu import ACC, ACC_GYRO
 from quantization.sensor import Axes
@@ -325,3 +330,122 @@ def test_status_says_what_the_device_is():
         dropped=3,
         time_ms=5,
     )
+
+
+# -- entropy coding ----------------------------------------------------------------------------------------------------
+
+
+def coded(book, *blocks):
+    """The codebook with contexts that were counted in these blocks of counts."""
+    encoder = shared_encoder(book, sensor(book.channels))
+    return replace(book, contexts=statistics_from_codes([encoder.encode(block) for block in blocks], book.bits))
+
+
+def wandering(samples, *, seed=0, gaps=None, wild=0):
+    """A trace of slow movement, and so many samples of noise at its end."""
+    one = trace(samples, seed=seed, gaps=gaps or {})
+    rng = np.random.default_rng(seed)
+    low, high = sensor().count_min, sensor().count_max
+    calm = np.cumsum(rng.normal(scale=(high - low) / 300, size=one.counts.shape), axis=0)
+    one.counts[:] = np.clip(calm, low, high).astype(np.int32)
+    if wild:
+        one.counts[-wild:] = rng.integers(low, high + 1, size=(wild, one.counts.shape[1]))
+    return one
+
+
+def test_a_device_with_contexts_makes_shorter_packets():
+    one = wandering(500)
+    book = coded(codebook(), one.counts)
+    plainly, short = emissions(device(replay(one))), emissions(device(replay(one), book))
+    assert [emission.tick_ms for emission in short] == [emission.tick_ms for emission in plainly]
+    packets = [Packet.from_bytes(emission.packet) for emission in short]
+    assert {packet.coder for packet in packets} == {Coder.ENTROPY}
+    assert sum(len(packet.payload) for packet in packets) < 500 * 3 * 0.6
+    codes = np.concatenate([packet.codes(book) for packet in packets])
+    assert (codes == shared_encoder(book, sensor()).encode(one.counts)).all()
+
+
+@settings(max_examples=20, deadline=None)
+@given(data=st.data())
+def test_coded_packets_of_any_length_lose_nothing(data):
+    gaps = data.draw(st.dictionaries(st.integers(1, 899), st.integers(5, 500).map(lambda n: 20 * n), max_size=3))
+    one = wandering(900, seed=data.draw(st.integers(0, 20)), gaps=gaps, wild=data.draw(st.sampled_from([0, 300])))
+    book = coded(codebook(), one.counts[:600])
+    limit = data.draw(st.integers(3, MAX_PAYLOAD_BYTES))
+    packet_s = data.draw(st.floats(0.01, 40))
+    emulated = device(replay(one), book, packet_s=packet_s, max_payload_bytes=limit)
+    found = emissions(emulated)
+    packets = [Packet.from_bytes(emission.packet) for emission in found]
+    codes = np.concatenate([packet.codes(book) for packet in packets])
+    assert (codes == shared_encoder(book, sensor()).encode(one.counts)).all()
+    assert emulated.samples_made == 900
+    assert emulated.bytes_made == sum(len(emission.packet) for emission in found)
+    assert max(len(packet.payload) for packet in packets) <= limit
+    assert max(packet.samples for packet in packets) <= max(1, packet_s * 50 + 1e-5)
+    elapsed = np.cumsum([0, *one_sample_steps(one)])
+    first = np.cumsum([0, *[emission.samples for emission in found]])
+    assert [emission.tick_ms for emission in found] == elapsed[first[:-1]].tolist()
+    assert sum(len(emission.labels) > 0 for emission in found) > 0
+
+
+def one_sample_steps(one):
+    return [*np.diff(one.tick_ms).tolist(), 20]
+
+
+def test_a_coded_packet_holds_up_to_1024_samples():
+    part = sensor()
+    book = coded(codebook(rate_hz=52.0), np.zeros((2000, 6), np.int32))
+    emulated = Device("w1", Still(), shared_encoder(book, part), packet_s=60)
+    assert emulated.next_packet().samples == 1024
+    assert emulated.packet_period_s == pytest.approx(1024 / 52)
+    assert device(Still(), book, packet_s=10).next_packet().samples == 520
+
+
+def test_what_does_not_fit_begins_the_next_packet():
+    one = wandering(1000, wild=200)
+    book = coded(codebook(), one.counts[:800])
+    found = emissions(device(replay(one), book, packet_s=10))
+    packets = [Packet.from_bytes(emission.packet) for emission in found]
+    assert packets[0].samples > 77, "more than plain packing holds"
+    assert packets[-2].samples >= 77, "noise goes as plain packing has it"
+    for packet, after in itertools.pairwise(packets):
+        assert after.tick_ms == packet.tick_ms + 20 * packet.samples
+
+
+def test_a_switch_to_contexts_and_back():
+    one = wandering(600)
+    book = coded(codebook(), one.counts)
+    emulated = device(replay(one), packet_s=3)
+    samples = [emulated.next_packet().samples]
+    emulated.apply_config(Config.with_codebook(book))
+    samples.append(emulated.next_packet().samples)
+    emulated.apply_config(Config.with_codebook(codebook()))
+    found = emissions(emulated)
+    assert samples == [77, 150]
+    assert sum(emission.samples for emission in found) == 600 - 227
+    assert emulated.packets_made == 2 + len(found)
+
+
+def test_a_gateway_reassembles_what_a_device_codes():
+    """From counts to windows: losses in between are gaps, whatever their packets' lengths."""
+    one = wandering(3000, wild=150)
+    book = coded(codebook(), one.counts[:2000])
+    found = emissions(device(replay(one), book, packet_s=4.0))
+    assert len({emission.samples for emission in found}) > 2, "packets of several lengths"
+    bundle = SimpleNamespace(codebook=book)
+    lost = {3, 7, 8}
+    line, placed = Reassembler(), []
+    for number, emission in enumerate(found):
+        if number in lost:
+            continue
+        packet = Packet.from_bytes(emission.packet)
+        codes = packet.codes(book)
+        received_ns = 10**18 + emission.due_ms * 10**6
+        placed += line.push(Piece(bundle, codes, packet.sequence, packet.tick_ms, 20.0, received_ns, hash(packet)))
+        placed += line.expire(received_ns + 400 * 10**6)
+    assert (line.losses.lost, line.losses.restarts, line.losses.unplaced) == (3, 0, 0)
+    assert line.losses.samples_missing == sum(found[number].samples for number in lost)
+    assert [piece.joint for piece in placed].count(Joint.GAP) == 2
+    codes = np.concatenate([piece.codes for piece in placed])
+    kept = np.concatenate([np.full(emission.samples, n not in lost) for n, emission in enumerate(found)])
+    assert (codes == shared_encoder(book, sensor()).encode(one.counts)[kept]).all()

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,13 @@ from factories import codebook, sensor
 from vector_files import VECTORS, from_commented_hex, read_vector
 
 from protocol.messages import MAX_MESSAGE_BYTES, Activity, Config, Label, Status
+from protocol.packet import Packet
 from protocol.topics import Kind, topic
 from protocol.wire_size import publish_size
-from quantization.codebook import Codebook
-from quantization.codec import Encoder
+from quantization.codebook import Codebook, ContextLayout
+from quantization.codec import Encoder, unpack
+from quantization.entropy import EntropyCoder
+from quantization.errors import CodebookError
 
 TEXT = (Path(__file__).parent.parent / "docs" / "wire-format.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+) ?(\S*)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
@@ -31,9 +35,14 @@ def test_bytes_are_those_of_the_vectors(name, body):
     assert from_commented_hex(body) == read_vector(name)
 
 
-def test_every_vector_but_one_is_shown():
+def test_every_small_vector_is_shown():
     shown = {name for name, _ in blocks("hex")}
-    assert {path.name for path in VECTORS.glob("*.hex")} - shown == {"codebook-statistics.hex"}
+    assert {path.name for path in VECTORS.glob("*.hex")} - shown == {
+        "codebook-statistics.hex",
+        "codebook-contexts-3x4.hex",
+        "packet-coded-3x4.hex",
+        "codes-coded-3x4.hex",
+    }
 
 
 @pytest.mark.parametrize(("name", "body"), blocks("json"))
@@ -84,16 +93,28 @@ def test_bandwidth_adds_up():
 
 def test_the_codebooks_size():
     assert len(bytes(codebook())) == 1600 == 16 + 6 * (16 + 8 * 15 + 8 * 16)
-    assert "1600 bytes" in TEXT
+    assert "1600 for six channels" in TEXT
+    contexts = np.full((6, ContextLayout.of(4).size), 128, np.uint8)
+    assert len(bytes(replace(codebook(), contexts=contexts))) == 1600 + 1962
+    assert "1962 for six channels" in TEXT
+    assert contexts.size <= 2048
+
+
+def compiled(source: str, folder: Path) -> Path:
+    """The program of a C text, built without a single warning."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    (folder / "main.c").write_text(source, encoding="utf-8")
+    options = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-O1"]
+    subprocess.run([compiler, *options, folder / "main.c", "-o", folder / "main"], check=True)
+    return folder / "main"
 
 
 def test_the_c_snippet_encodes_like_we_do(tmp_path):
     """Every count of every channel, through the code as it is printed."""
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    ((_, snippet),) = blocks("c")
+    snippet = dict(blocks("c"))[""]
     assert len(snippet.strip().splitlines()) <= 25
-    if compiler is None:
-        pytest.skip("no C compiler")
     encoder = Encoder(codebook(), sensor())
     counts = np.repeat(encoder.sensor.all_counts()[:, None], 6, axis=1)
     edges = ",".join(map(str, encoder.thresholds.ravel().tolist()))
@@ -110,8 +131,83 @@ int main(void) {
     return 0;
 }
 """
-    source, program = tmp_path / "encode.c", tmp_path / "encode"
-    source.write_text(snippet + main % edges, encoding="utf-8")
-    subprocess.run([compiler, "-std=c99", "-Wall", "-Wextra", "-Werror", "-O1", source, "-o", program], check=True)
+    program = compiled(snippet + main % edges, tmp_path)
     done = subprocess.run([program], input=counts.astype("<i4").tobytes(), capture_output=True, check=True)
     assert done.stdout == encoder.encode(counts).tobytes()
+
+
+CODER_MAIN = """
+#include <stdio.h>
+int main(void) {
+    static uint8_t contexts[16 * 583], codes[1024 * 16], again[1024 * 16], payload[232];
+    int head[4]; /* channels, bits, samples, room */
+    while (fread(head, sizeof head, 1, stdin) == 1) {
+        Coder c;
+        int channels = head[0], bits = head[1], size, i, ok;
+        int table = channels * ((1 << bits) - 1 + 19 * (1 << min(bits, 4)) + 4 * (bits > 3 ? bits - 2 : 1));
+        if (fread(contexts, 1, table, stdin) != (size_t)table) return 1;
+        if (fread(codes, channels, head[2], stdin) != (size_t)head[2]) return 1;
+        begin(&c, contexts, channels, bits, payload, head[3], 0);
+        for (i = 0; i < head[2]; i++) sample(&c, codes + i * channels);
+        size = length(&c);
+        fwrite(&size, sizeof size, 1, stdout);
+        fwrite(payload, 1, size, stdout);
+        if (size == 0) continue;
+        begin(&c, contexts, channels, bits, payload, size, 1);
+        for (i = 0; i < head[2]; i++) sample(&c, again + i * channels);
+        ok = valid(&c) && memcmp(codes, again, head[2] * channels) == 0;
+        payload[size - 1] ^= 1;
+        begin(&c, contexts, channels, bits, payload, size, 1);
+        for (i = 0; i < head[2]; i++) sample(&c, again + i * channels);
+        ok = ok * 2 + valid(&c);
+        fwrite(&ok, sizeof ok, 1, stdout);
+    }
+    return 0;
+}
+"""
+
+
+def test_the_c_entropy_coder_makes_the_same_bytes(tmp_path):
+    """Random tables, codes and rooms, and the vectors; what C says of a damaged payload is what we say."""
+    rng = np.random.default_rng(7)
+    vector = Codebook.from_bytes(read_vector("codebook-contexts-3x4.hex"))
+    known = unpack(read_vector("codes-coded-3x4.hex"), 60, 3, 4)
+    cases = [(4, vector.contexts, known, 232)]
+    for _ in range(300):
+        bits, channels, samples = int(rng.integers(1, 9)), int(rng.integers(1, 17)), int(rng.integers(1, 40))
+        contexts = rng.choice([rng.integers(1, 256), 255, 1], size=(channels, ContextLayout.of(bits).size))
+        steps = rng.integers(-4, 5, size=(samples, channels)) * (rng.random((samples, channels)) < rng.random())
+        codes = np.clip(np.cumsum(steps, axis=0) + rng.integers(0, 2**bits), 0, 2**bits - 1)
+        cases.append((bits, contexts.astype(np.uint8), codes.astype(np.uint8), int(rng.choice([5, 30, 232]))))
+    program = compiled(dict(blocks("c"))["entropy.c"] + CODER_MAIN, tmp_path)
+    given = b"".join(
+        np.array([codes.shape[1], bits, len(codes), room], "<i4").tobytes() + contexts.tobytes() + codes.tobytes()
+        for bits, contexts, codes, room in cases
+    )
+    said = subprocess.run([program], input=given, capture_output=True, check=True).stdout
+    at, fitting = 0, 0
+    for bits, contexts, codes, room in cases:
+        size = int.from_bytes(said[at : at + 4], "little")
+        payload = said[at + 4 : at + 4 + size]
+        coder = EntropyCoder(bits, contexts)
+        assert payload == (coder.encode(codes, room) or b"")
+        at += 4 + size
+        if not payload:
+            continue
+        fitting += 1
+        damaged = payload[:-1] + bytes([payload[-1] ^ 1])
+        assert int.from_bytes(said[at : at + 4], "little") == 2 + accepts(coder, damaged, len(codes))
+        at += 4
+    assert at == len(said)
+    assert 50 < fitting < len(cases)
+    assert (
+        Packet.from_bytes(read_vector("packet-coded-3x4.hex")).payload == said[4:][: int.from_bytes(said[:4], "little")]
+    )
+
+
+def accepts(coder: EntropyCoder, payload: bytes, samples: int) -> bool:
+    try:
+        coder.decode(payload, samples)
+    except CodebookError:
+        return False
+    return True

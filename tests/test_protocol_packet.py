@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from factories import codebook
-from hostile_files import HOSTILE, PACKETS, SMALL
+from hostile_files import CODED, CODED_PACKETS, HOSTILE, PACKETS, SMALL
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import crc8, read_packet, write_packet
@@ -22,10 +22,14 @@ from protocol.packet import (
     Coder,
     Packet,
     _crc8,
+    encode_longest,
+    encode_payload,
     samples_that_fit,
 )
 from quantization.baselines import linear
-from quantization.codebook import Codebook
+from quantization.codebook import Codebook, ContextLayout
+from quantization.codec import pack, unpack
+from quantization.entropy import EntropyCoder
 from quantization.errors import PacketError
 from quantization.imu import ACC
 
@@ -177,6 +181,16 @@ def test_hostile_file(name):
     assert caught.value.detail in str(caught.value)
 
 
+@pytest.mark.parametrize("name", sorted(CODED_PACKETS))
+def test_hostile_coded_file(name):
+    data, said = CODED_PACKETS[name]
+    assert (HOSTILE / name).read_bytes() == data, "the file is what hostile_files.py makes; run it to write it anew"
+    book = Codebook.from_bytes(CODED.to_bytes())
+    with pytest.raises(PacketError, match=said) as caught:
+        Packet.from_bytes(data).codes(book)
+    assert caught.value.reason == "payload"
+
+
 GOOD = Packet(bytes(4), sequence=0, tick_ms=0, samples=1, payload=b"\0")
 
 
@@ -216,6 +230,101 @@ def test_whatever_can_be_made_can_be_read(packet):
     assert Packet.from_bytes(bytes(packet)) == packet
 
 
-def test_a_coder_of_a_later_release_is_named():
-    with pytest.raises(PacketError, match="ENTROPY"):
-        replace(GOOD, short_digest=ONE_BIT.short_digest, coder=Coder.ENTROPY).codes(ONE_BIT)
+# -- entropy coded -----------------------------------------------------------------------------------------------------
+
+
+def still(samples: int, book: Codebook) -> np.ndarray:
+    return np.full((samples, len(book.channels)), 1, np.uint8)
+
+
+def coded_book(bits: int = 4, share: int = 250) -> Codebook:
+    """Everything stays, says this codebook."""
+    book = codebook(bits=bits)
+    return replace(book, contexts=np.full((6, ContextLayout.of(bits).size), share, np.uint8))
+
+
+def test_golden_bytes_of_coded_packets():
+    book = Codebook.from_bytes(read_vector("codebook-contexts.hex"))
+    packet = Packet.from_codes(
+        np.repeat(np.array([[0], [1]], np.uint8), [10, 14], axis=0), book, sequence=6, tick_ms=1200
+    )
+    assert packet.coder is Coder.ENTROPY
+    assert bytes(packet) == read_vector("packet-coded.hex")
+    book = Codebook.from_bytes(read_vector("codebook-contexts-3x4.hex"))
+    codes = unpack(read_vector("codes-coded-3x4.hex"), 60, 3, 4)
+    assert bytes(Packet.from_codes(codes, book, sequence=7, tick_ms=20)) == read_vector("packet-coded-3x4.hex")
+    assert np.array_equal(Packet.from_bytes(read_vector("packet-coded-3x4.hex")).codes(book), codes)
+
+
+@settings(max_examples=60)
+@given(codebooks(), st.integers(1, MAX_SAMPLES), st.floats(0, 1), st.integers(0, 2**32 - 1))
+def test_a_payload_is_the_shorter_of_both_forms(book, samples, liveliness, seed):
+    rng = np.random.default_rng(seed)
+    shape = (min(samples, samples_that_fit(len(book.channels), book.bits)), len(book.channels))
+    steps = rng.integers(-1, 2, size=shape) * (rng.random(shape) < liveliness)
+    codes = np.clip(np.cumsum(steps, axis=0), 0, 2**book.bits - 1).astype(np.uint8)
+    packet = Packet.from_codes(codes, book, sequence=0, tick_ms=0)
+    plain = pack(codes, book.bits)
+    assert len(packet.payload) <= len(plain)
+    assert (packet.coder is Coder.PLAIN) == (packet.payload == plain)
+    if book.contexts is None:
+        assert packet.coder is Coder.PLAIN
+    assert np.array_equal(Packet.from_bytes(bytes(packet)).codes(book), codes)
+
+
+def test_a_coded_packet_holds_more_than_a_plain_one():
+    book = coded_book()
+    packet = Packet.from_codes(still(1024, book), book, sequence=0, tick_ms=0)
+    assert (packet.coder, packet.samples) == (Coder.ENTROPY, 1024)
+    assert len(packet.payload) < 232 < 1024 * 3
+    assert np.array_equal(Packet.from_bytes(bytes(packet)).codes(book), still(1024, book))
+    for samples in (0, 1025):
+        with pytest.raises(PacketError, match="samples"):
+            Packet.from_codes(still(samples, book), book, sequence=0, tick_ms=0)
+
+
+@pytest.mark.parametrize("max_bytes", [3, 20, 232])
+def test_the_longest_beginning_that_fits(max_bytes):
+    book = coded_book()
+    rng = np.random.default_rng(3)
+    codes = np.where(np.arange(1500)[:, None] < 400, 0, rng.integers(0, 16, size=(1500, 6))).astype(np.uint8)
+    samples, coder, payload = encode_longest(codes, book, max_bytes)
+    assert len(payload) <= max_bytes
+    assert encode_payload(codes[:samples], book, max_bytes) == (coder, payload)
+    assert encode_payload(codes[: samples + 1], book, max_bytes) is None
+    assert samples > samples_that_fit(6, 4, max_bytes)
+    assert encode_longest(codes[400:], book, max_bytes)[0] == samples_that_fit(6, 4, max_bytes), "noise goes plainly"
+    with pytest.raises(PacketError, match="one sample"):
+        encode_longest(codes, book, 2)
+
+
+def test_what_a_receiver_refuses_of_coded_payloads():
+    book = coded_book()
+    good = Packet.from_codes(still(100, book), book, sequence=0, tick_ms=0)
+    plain = replace(book, contexts=None)
+    with pytest.raises(PacketError, match="no contexts") as caught:
+        replace(good, short_digest=plain.short_digest).codes(plain)
+    assert caught.value.reason == "coder"
+    for payload in (good.payload + b"\0", good.payload + b"\1", b"\xff" * 4, bytes(20)):
+        with pytest.raises(PacketError) as caught:
+            replace(good, payload=payload).codes(book)
+        assert caught.value.reason == "payload"
+    noise = np.random.default_rng(0).integers(0, 16, (10, 6)).astype(np.uint8)
+    longer = EntropyCoder(4, book.contexts).encode(noise, 232)
+    with pytest.raises(PacketError, match="plain packing takes no more"):
+        replace(good, samples=10, payload=longer).codes(book)
+
+
+@settings(max_examples=200)
+@given(codebooks(max_bits=8), st.integers(1, MAX_SAMPLES), st.binary(min_size=1, max_size=MAX_PAYLOAD_BYTES))
+def test_a_hostile_payload_is_refused_or_is_the_only_form_of_its_codes(book, samples, payload):
+    packet = replace(GOOD, short_digest=book.short_digest, samples=samples, payload=payload, coder=Coder.ENTROPY)
+    try:
+        codes = packet.codes(book)
+    except PacketError as error:
+        reason = error.reason
+    else:
+        reason = ""
+        assert codes.shape == (samples, len(book.channels))
+        assert EntropyCoder(book.bits, book.contexts).encode(codes, 1 << 16) == payload
+    assert reason in {"", "payload", "coder"}

@@ -20,15 +20,21 @@ from quantization.codebook import (
     MAX_CODEBOOK_BYTES,
     STATISTICS_TOTAL,
     Codebook,
+    ContextLayout,
     statistics_from_counts,
 )
 from quantization.errors import CodebookError
 from quantization.sensor import Sensor
 
 
-def with_statistics() -> Codebook:
-    book = codebook(bits=2)
-    return replace(book, statistics=statistics_from_counts(np.arange(24).reshape(6, 4)))
+def with_statistics(bits: int = 2) -> Codebook:
+    book = codebook(bits=bits)
+    return replace(book, statistics=statistics_from_counts(np.arange(6 * 2**bits).reshape(6, 2**bits)))
+
+
+def with_contexts(bits: int = 2) -> Codebook:
+    shape = (6, ContextLayout.of(bits).size)
+    return replace(codebook(bits=bits), contexts=np.random.default_rng(0).integers(1, 256, shape).astype(np.uint8))
 
 
 @settings(max_examples=30)
@@ -57,14 +63,15 @@ def test_size_is_that_of_the_layout_table(book):
     channels, codes = len(book.channels), 2**book.bits
     size = 16 + channels * (16 + 8 * (codes - 1) + 8 * codes)
     size += channels * codes * 2 if book.statistics is not None else 0
+    size += channels * ContextLayout.of(book.bits).size if book.contexts is not None else 0
     assert len(bytes(book)) == size <= MAX_CODEBOOK_BYTES
 
 
 def test_the_largest_codebook_is_exactly_as_large_as_promised():
     table = np.arange(256.0)[None, :].repeat(16, axis=0)
-    statistics = statistics_from_counts(np.ones((16, 256)))
+    contexts = np.full((16, ContextLayout.of(8).size), 255, np.uint8)
     names = tuple(f"channel_{i}" for i in range(16))
-    book = Codebook(names, 8, 50.0, thresholds=table[:, 1:].copy(), levels=table, statistics=statistics)
+    book = Codebook(names, 8, 50.0, thresholds=table[:, 1:].copy(), levels=table, contexts=contexts)
     assert len(bytes(book)) == MAX_CODEBOOK_BYTES
 
 
@@ -88,6 +95,9 @@ def test_golden_bytes():
     assert book.digest == read_vector("codebook-digest.hex")
     coded = replace(book, statistics=np.array([[8192, 24576]], dtype=np.uint16))
     assert bytes(coded) == read_vector("codebook-statistics.hex")
+    contexts = [128, *([128] * 3 + [192] * 3 + [243] * 3) * 2, *[128] * 24]
+    coded = replace(book, contexts=np.array([contexts], dtype=np.uint8))
+    assert bytes(coded) == read_vector("codebook-contexts.hex")
 
 
 def test_any_other_field_is_another_digest():
@@ -100,8 +110,13 @@ def test_any_other_field_is_another_digest():
     statistics = book.statistics.copy()
     statistics[3, 0] += 1
     statistics[3, 3] -= 1
+    contexts = np.full((6, ContextLayout.of(2).size), 128, np.uint8)
+    more = contexts.copy()
+    more[5, -1] = 129
     others = [
         book,
+        replace(book, statistics=None, contexts=contexts),
+        replace(book, statistics=None, contexts=more),
         replace(book, channels=("acc_x", "acc_y", "acc_z", "gyro_x", "gyro_y", "gyro_w")),
         replace(book, channels=book.channels[::-1]),
         replace(book, rate_hz=math.nextafter(50.0, 51.0)),
@@ -116,8 +131,8 @@ def test_any_other_field_is_another_digest():
     assert len({*others, *[Codebook.from_bytes(bytes(other)) for other in others]}) == len(others)
 
 
-def test_every_flipped_bit_is_refused_or_makes_another_digest():
-    book = replace(codebook(("acc_x",), bits=1), statistics=np.array([[8192, 24576]], dtype=np.uint16))
+@pytest.mark.parametrize("book", [with_statistics(1), with_contexts(1)])
+def test_every_flipped_bit_is_refused_or_makes_another_digest(book):
     data = bytes(book)
     for bit in range(8 * len(data)):
         flipped = bytearray(data)
@@ -130,8 +145,9 @@ def test_every_flipped_bit_is_refused_or_makes_another_digest():
         assert bytes(other) == bytes(flipped), "no second layout for the same codebook"
 
 
-def test_every_truncation_is_refused():
-    data = bytes(with_statistics())
+@pytest.mark.parametrize("book", [with_statistics(), with_contexts()])
+def test_every_truncation_is_refused(book):
+    data = bytes(book)
     for length in range(len(data)):
         with pytest.raises(CodebookError):
             Codebook.from_bytes(data[:length])
@@ -158,8 +174,8 @@ def test_hostile_file(name):
     assert str(path) in str(caught.value), "an error names its file"
 
 
-def test_files(tmp_path):
-    book = with_statistics()
+@pytest.mark.parametrize("book", [with_statistics(), with_contexts()])
+def test_files(tmp_path, book):
     book.save(tmp_path / "codebook.bin")
     assert Codebook.load(tmp_path / "codebook.bin") == book
     assert Codebook.load(tmp_path / "codebook.json") == book
@@ -193,8 +209,8 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, name, content):
     assert str(path) in str(caught.value)
 
 
-def json_with(**changes: object) -> str:
-    document = json.loads(with_statistics().to_json())
+def json_with(book: Codebook | None = None, **changes: object) -> str:
+    document = json.loads((book or with_statistics()).to_json())
     for key, value in changes.items():
         if key in document:
             document[key] = value
@@ -230,6 +246,23 @@ def json_with(**changes: object) -> str:
 def test_json_that_is_not_what_its_digest_says(changes):
     with pytest.raises(CodebookError):
         Codebook.from_json(json_with(**changes))
+
+
+@pytest.mark.parametrize(
+    "contexts", [[128] * 83, [0] * 83, [256] * 83, [-1] * 83, [128] * 82, "abc", None, [0.5] * 83, [[128] * 83]]
+)
+def test_json_contexts_that_are_not_what_the_digest_says(contexts):
+    with pytest.raises(CodebookError):
+        Codebook.from_json(json_with(with_contexts(), contexts=contexts))
+    document = json.loads(with_contexts().to_json())
+    del document["channels"][2]["contexts"]
+    with pytest.raises(CodebookError):
+        Codebook.from_json(json.dumps(document))
+
+
+def test_statistics_or_contexts_not_both():
+    with pytest.raises(CodebookError, match="not both"):
+        replace(with_statistics(), contexts=with_contexts().contexts)
 
 
 def test_the_digest_error_shows_both():
@@ -283,12 +316,45 @@ GOOD: dict = {
         ("statistics", np.array([[1, 1, 1, 1]], dtype=np.uint16)),
         ("statistics", np.array([[65535, 32767, 1, 1]], dtype=np.uint16)),
         ("statistics", np.array([[1, 1, 1, 32765]])),
+        ("contexts", np.full((1, 83), 128, np.uint8)),  # beside statistics
     ],
 )
 def test_invalid_fields(field, value):
     Codebook(**GOOD)
     with pytest.raises(CodebookError):
         Codebook(**(GOOD | {field: value}))
+
+
+@pytest.mark.parametrize(
+    "contexts",
+    [
+        np.zeros((1, 83), np.uint8),
+        np.full((1, 83), 128, np.uint16),
+        np.full((1, 84), 128, np.uint8),
+        np.full((2, 83), 128, np.uint8),
+        np.full(83, 128, np.uint8),
+        np.array([[128] * 82 + [0]], np.uint8),
+    ],
+)
+def test_invalid_contexts(contexts):
+    fields = GOOD | {"statistics": None}
+    Codebook(**fields, contexts=np.full((1, 83), 1, np.uint8))
+    with pytest.raises(CodebookError, match="contexts"):
+        Codebook(**fields, contexts=contexts)
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_a_layout_without_gaps(bits):
+    part = ContextLayout.of(bits)
+    classes, exponents = min(2**bits, 16), part.exponents
+    assert part.stay == 2**bits - 1
+    assert np.diff((*part[:5], part.size)).tolist() == [
+        9 * classes,
+        4 * classes,
+        6 * classes,
+        3 * exponents,
+        exponents,
+    ]
 
 
 def test_equal_thresholds_and_levels_are_legal():
@@ -299,8 +365,8 @@ def test_equal_thresholds_and_levels_are_legal():
 
 
 def test_its_arrays_cannot_be_changed():
-    book = with_statistics()
-    for table in (book.thresholds, book.levels, book.statistics):
+    book, other = with_statistics(), with_contexts()
+    for table in (book.thresholds, book.levels, book.statistics, other.contexts):
         with pytest.raises(ValueError, match="read-only"):
             table[0, 0] = 1
 

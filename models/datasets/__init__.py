@@ -6,7 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
-from models.datasets import own, sp_sw_har, wisdm2019_watch
+from models.datasets import casale_chest, own, sp_sw_har, weda_fall, wisdm2019_watch
 from models.datasets.base import UNLABELLED, Dataset, Download, PublishedDataset, Recording
 from models.datasets.store import Store
 from quantization.errors import DatasetError
@@ -17,6 +17,9 @@ DATASETS: Final[dict[str, Dataset]] = {
         sp_sw_har.WATCH,
         sp_sw_har.PHONE,
         wisdm2019_watch.WATCH,
+        wisdm2019_watch.WATCH_SIX,
+        casale_chest.CHEST,
+        weda_fall.WRIST,
         own.OWN,
     )
 }
@@ -53,14 +56,14 @@ def load(dataset: str | Dataset, path: Path, subjects: Collection[str] | None = 
     return list(chosen.recordings(Path(path), subjects))
 
 
-def detect(path: Path) -> Dataset:
-    """The data set whose layout ``path`` has; the first of :data:`DATASETS` where one archive holds two.
+def detect(path: Path, *, prefer: str | None = None) -> Dataset:
+    """The data set whose layout ``path`` has: ``prefer`` where one archive holds several, else the first of them.
 
     Raises:
         DatasetError: nothing is there, or it has no known layout.
     """
     with Store(Path(path)) as store:
-        for dataset in DATASETS.values():
+        for dataset in sorted(DATASETS.values(), key=lambda one: one.name != prefer):  # stable: the others keep order
             if dataset.recognises(store):
                 return dataset
         raise DatasetError(f"{path}: no known data set ({', '.join(DATASETS)}); found {store.listing()}")
