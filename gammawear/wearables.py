@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
+from rich.console import Console
 
+from device_emulator.decimate import Decimated, matched
 from device_emulator.device import Device, shared_encoder
 from device_emulator.link import Link, LinkSettings
 from device_emulator.publisher import DevicePublisher
@@ -25,6 +27,8 @@ from quantization.sensor import PARTS, Axes, Sensor
 
 WEARERS: Final = {"sp_sw_har": "tug", "wisdm2019_watch": "wisdm"}
 """The generated wearer that was fitted to each data set."""
+
+_NOTES = Console(stderr=True)
 
 
 @dataclass(frozen=True)
@@ -108,9 +112,16 @@ def trace_sources(paths: Sequence[Path], *, loop: bool) -> list[Source]:
 def wearables(
     sources: Iterable[Source], bundle: Bundle, broker: BrokerSettings, options: WearableOptions
 ) -> list[DevicePublisher]:
-    """A device and its connection for every source."""
+    """A device and its connection for every source; decimated, and said so, where its rate is 2, 4 or 8 times too high.
+
+    Raises:
+        CodebookError: a rate that does not fit the bundle's either way, or other channels.
+    """
+    fitting = [matched(source, bundle.codebook.rate_hz) for source in sources]
+    for note in dict.fromkeys(_note(source) for source in fitting if isinstance(source, Decimated)):
+        _NOTES.print(note, soft_wrap=True, highlight=False)
     publishers = []
-    for number, source in enumerate(sources, start=1):
+    for number, source in enumerate(fitting, start=1):
         link = options.link
         device = Device(
             f"{options.prefix}-{number:02d}",
@@ -132,6 +143,13 @@ def wearables(
             )
         )
     return publishers
+
+
+def _note(source: Decimated) -> str:
+    return (
+        f"devices decimate {source.rate_hz * source.factor:g} Hz by {source.factor} to {source.rate_hz:g} Hz "
+        f"before they quantize (group delay {source.delay_ms:.0f} ms)"
+    )
 
 
 def _traces(material: Material, subject: str, sensor: Sensor, bundle: Bundle) -> list[Trace]:
