@@ -10,7 +10,13 @@ from quantization.errors import BundleError
 
 torch.set_num_threads(1)
 KINDS = sorted(NETWORKS)
-SIZES = {"cnn": (40_000, 60_000), "tinier": (1_000, 10_000)}
+SIZES = {
+    "attention": (40_000, 80_000),
+    "cnn": (40_000, 60_000),
+    "deepconvlstm": (350_000, 400_000),
+    "tinier": (1_000, 10_000),
+    "tinyhar": (60_000, 160_000),
+}
 
 
 def network(kind: str, channels: int = 6, classes: int = 5, window: int = 50) -> torch.nn.Module:

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from typing import Final
 
+from models.har.attention import Attention
 from models.har.base import HarConfig, HarNetwork
 from models.har.cnn import Cnn
+from models.har.deepconvlstm import DeepConvLstm
 from models.har.tinier import Tinier
+from models.har.tinyhar import TinyHar
 from quantization.errors import BundleError
 
-NETWORKS: Final[dict[str, type[HarNetwork]]] = {"cnn": Cnn, "tinier": Tinier}
+NETWORKS: Final[dict[str, type[HarNetwork]]] = {
+    "cnn": Cnn,
+    "tinier": Tinier,
+    "tinyhar": TinyHar,
+    "attention": Attention,
+    "deepconvlstm": DeepConvLstm,
+}
 
 __all__ = ["NETWORKS", "HarConfig", "HarNetwork", "build"]
 
