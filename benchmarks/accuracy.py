@@ -1,161 +1,197 @@
-"""Recognition by quantizer, cross-validated by subject: what the claim of the project rests on.
+"""Recognition by quantizer, bits, sampling rate and network, cross-validated by subject.
 
-    python benchmarks/accuracy.py sp_sw_har --data ../shared/data/har/sp_sw_har.zip
-    python benchmarks/accuracy.py sp_sw_har --report
+    python -m benchmarks.accuracy core --datasets sp_sw_har --data ../shared/data/har
+    python -m benchmarks.accuracy frontier --datasets sp_sw_har,wisdm2019_watch --seeds 0-2 --jobs 2
+    python -m benchmarks.accuracy core --list
 
-Every run (fold, seed, quantizer) is a line of ``benchmarks/results/accuracy-<dataset>.jsonl``; lines that are there are
-not run again, so a stopped benchmark goes on. Folds are by subject: fold f tests every fifth subject from the f-th, and
-validates (early stopping) on every fifth of the rest. How the settings came about is said in docs/results.md.
+Every run (data set, rate, network, quantizer, bits, λ, fold, seed) is a line of
+``benchmarks/results/accuracy-<dataset>.jsonl``; runs that are there are not run again, so a stopped benchmark goes on.
+Its codebook is kept under ``runs/accuracy/``. Folds are by subject (:func:`benchmarks.grid.folds`).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
+import multiprocessing
 import sys
 import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, replace
+from functools import lru_cache
 from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from benchmarks.machine import RESULTS, commit, machine
-from models.augment import Augment
-from models.fit import FitSettings, logits_of
+from benchmarks.grid import ARCHIVES, FOREST, GRIDS, Run, folds, runs
+from benchmarks.machine import RESULTS, ROOT, commit, machine
+from benchmarks.variants import SHIFTS, AnyBitQuantizer, wrap
+from models.fit import logits_of
+from models.forest import fit_forest
 from models.scores import score
-from models.tasks import TASKS, load_material
-from models.train import QuantizerKind, TrainSettings, fit_once, windows_of
-from models.windows import SCORING_RULE
+from models.tasks import Material, load_material
+from models.train import fit_once, windows_of
+from models.windows import SCORING_RULE, Windows
+from quantization.codebook import Codebook
+from quantization.gamma import Quantizer
 
-FOLDS = 5
-REFERENCE = ("none", 12)
-QUANTIZERS: list[tuple[QuantizerKind, int]] = [
-    ("none", 12),
-    ("gamma", 4),
-    ("linear", 4),
-    ("gamma-paper", 4),
-    ("mu-law", 4),
-    ("gamma", 2),
-    ("linear", 2),
-]
-EPOCHS = {"sp_sw_har": FitSettings(epochs=40), "wisdm2019_watch": FitSettings(epochs=10, batch=128, patience=4)}
-DROPOUT = 0.3
-BOOTSTRAP = 10_000
+Subjects = tuple[list[str], list[str], list[str]]
+"""Training, validation and test."""
+CODEBOOKS: Final = ROOT / "runs" / "accuracy"
 
 
-def folds(subjects: list[str], fold: int) -> tuple[list[str], list[str], list[str]]:
-    """Training, validation and test subjects of one fold."""
-    test = subjects[fold::FOLDS]
-    rest = [s for s in subjects if s not in test]
-    validation = rest[fold::FOLDS]
-    return [s for s in rest if s not in validation], validation, test
+@lru_cache(maxsize=4)
+def material(dataset: str, rate_hz: float, data: Path) -> Material:
+    """The recordings of a run; kept, as the next run most often has the same."""
+    task = Run(dataset, rate_hz, "", "none", 12, 0.0, 0, 0).task
+    return load_material(task, data / ARCHIVES[dataset])
 
 
-def run(dataset: str, data: Path, *, seeds: int, quantizers: list[tuple[QuantizerKind, int]], out: Path) -> None:
-    """Run what is missing."""
-    task = TASKS[dataset]
-    material = load_material(task, data)
-    done = {(r["fold"], r["seed"], r["quantizer"], r["bits"]) for r in read(out)}
-    wanted = [(f, s, *q) for s in range(seeds) for f in range(FOLDS) for q in quantizers]
-    missing = [key for key in wanted if key not in done]
-    columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        bar = progress.add_task(dataset, total=len(missing))
-        for fold, seed, quantizer, bits in missing:
-            progress.update(bar, description=f"{dataset} fold {fold} seed {seed} {quantizer} {bits} bit")
-            started = time.monotonic()
-            train, validation, test = folds(material.subjects, fold)
-            fit = FitSettings(**{**EPOCHS[dataset].__dict__, "seed": seed})
-            # Test subjects wear it as they were recorded: the other wrist is no part of this comparison.
-            settings = TrainSettings(
-                quantizer=quantizer, bits=min(bits, 8), fit=fit, augment=Augment(mirror=0.0), dropout=DROPOUT
-            )
-            trained = fit_once(task, material, settings, train, validation)
-            windows = windows_of(task, material, test)
-            scores = score(windows, logits_of(trained.model, windows, task.sensor(material.channels)).numpy())
-            row = {
-                "dataset": dataset,
-                "fold": fold,
-                "seed": seed,
-                "quantizer": quantizer,
-                "bits": bits,
-                "rate_hz": task.rate_hz,
-                "network": settings.network,
-                "macro_f1": scores.macro_f1,
-                "accuracy": scores.accuracy,
-                "macro_f1_pure": scores.macro_f1_pure,
-                "windows": scores.windows,
-                "test_subjects": test,
-                "kept_epoch": trained.epoch,
-                "scoring_rule": SCORING_RULE,
-                "seconds": round(time.monotonic() - started, 1),
-                "commit": commit(),
-                "machine": machine(),
-            }
-            with out.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-            progress.advance(bar)
+def execute(run: Run, data: Path) -> list[dict[str, Any]]:
+    """Train and test; returns the rows to store: one, or one for every bit depth of an any-bit network."""
+    import torch
+
+    torch.set_num_threads(1)
+    started = time.monotonic()
+    recordings = material(run.dataset, run.rate_hz, data)
+    subjects = folds(recordings.subjects, run.fold)
+    rows = list((_forest if run.network == FOREST else _network)(run, recordings, subjects))
+    common = {
+        "scoring_rule": SCORING_RULE,
+        "seconds": round(time.monotonic() - started, 1),
+        "commit": commit(),
+        "machine": machine(),
+    }
+    return [{**asdict(run), **row, **common} for row in rows]
 
 
-def read(path: Path) -> list[dict[str, object]]:
+def _network(run: Run, recordings: Material, subjects: Subjects) -> Iterator[dict[str, Any]]:
+    train, validation, _ = subjects
+    trained = fit_once(
+        run.task, recordings, run.settings, train, validation, wrap=lambda quantizer: wrap(quantizer, run.loop)
+    )
+    quantizer = trained.model.quantizer
+    if isinstance(quantizer, Quantizer):
+        CODEBOOKS.mkdir(parents=True, exist_ok=True)
+        quantizer.codebook(recordings.channels, run.rate_hz).save(CODEBOOKS / f"{run.key}.bin")
+    sensor = run.task.sensor(recordings.channels)
+
+    def predict(windows: Windows) -> NDArray[np.float32]:
+        return logits_of(trained.model, windows, sensor).numpy()
+
+    if not isinstance(quantizer, AnyBitQuantizer):
+        yield _scores(run, recordings, predict, subjects)
+        return
+    for shift in SHIFTS:
+        quantizer.shift = shift
+        yield {"sent_bits": run.bits - shift, **_scores(run, recordings, predict, subjects)}
+
+
+def _forest(run: Run, recordings: Material, subjects: Subjects) -> Iterator[dict[str, Any]]:
+    """A forest on the very codes that the CNN of the same fold and seed learned."""
+    book = None if run.quantizer == "none" else Codebook.load(CODEBOOKS / f"{replace(run, network='cnn').key}.bin")
+    train = windows_of(run.task, recordings, subjects[0])
+    sensor = run.task.sensor(recordings.channels)
+    forest = fit_forest(train, book, sensor, classes=len(recordings.labels), seed=run.seed)
+    yield _scores(run, recordings, forest.probabilities, subjects)
+
+
+def _scores(
+    run: Run, recordings: Material, predict: Callable[[Windows], NDArray[np.float32]], subjects: Subjects
+) -> dict[str, Any]:
+    _, validation, test = subjects
+    held_out = windows_of(run.task, recordings, validation)
+    windows = windows_of(run.task, recordings, test)
+    answers = predict(windows)
+    scores = score(windows, answers)
+    pure = scores.macro_f1_pure
+    return {
+        "macro_f1": scores.macro_f1,
+        "accuracy": scores.accuracy,
+        "macro_f1_pure": None if math.isnan(pure) else pure,
+        "validation_macro_f1": score(held_out, predict(held_out)).macro_f1,
+        "per_subject_macro_f1": _by_subject(windows, answers, test),
+        "windows": scores.windows,
+    }
+
+
+def _by_subject(windows: Windows, logits: NDArray[np.float32], subjects: list[str]) -> dict[str, float]:
+    labelled = {s: windows.subject == s for s in subjects}
+    return {
+        subject: round(score(windows.where(rows), logits[rows]).macro_f1, 4)
+        for subject, rows in labelled.items()
+        if (windows.truth[rows] >= 0).any()
+    }
+
+
+def stored(dataset: str, results: Path = RESULTS) -> list[dict[str, Any]]:
     """All rows so far."""
+    return read(results / f"accuracy-{dataset}.jsonl")
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file of JSON lines; none where it is absent."""
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
 
 
-def table(rows: list[dict[str, object]]) -> str:
-    """Markdown: mean ± spread over folds, and the paired difference to 12 bits with its bootstrap interval."""
-    by_key: dict[tuple[str, int], dict[tuple[int, int], float]] = {}
-    for row in rows:
-        key = (str(row["quantizer"]), int(row["bits"]))  # type: ignore[call-overload]
-        by_key.setdefault(key, {})[int(row["fold"]), int(row["seed"])] = float(row["macro_f1"])  # type: ignore[arg-type, call-overload]
-    reference = by_key.get(REFERENCE, {})
-    lines = [
-        "| quantizer | bits | macro-F1, mean ± SD over folds | difference to 12 bits, points (95 % interval) | runs |",
-        "|---|---|---|---|---|",
-    ]
-    generator = np.random.default_rng(0)
-    for (quantizer, bits), runs in by_key.items():
-        per_fold = [np.mean([v for (f, _), v in runs.items() if f == fold]) for fold in sorted({f for f, _ in runs})]
-        shared = sorted(set(runs) & set(reference))
-        text = "reference"
-        if (quantizer, bits) != REFERENCE and shared:
-            # Folds are what varies with people: seeds are averaged within a fold before folds are drawn.
-            by_fold: dict[int, list[float]] = {}
-            for key in shared:
-                by_fold.setdefault(key[0], []).append(100 * (runs[key] - reference[key]))
-            means = np.array([np.mean(v) for v in by_fold.values()])
-            draws = generator.choice(means, (BOOTSTRAP, len(means))).mean(axis=1)
-            low, high = np.quantile(draws, [0.025, 0.975])
-            text = f"{means.mean():+.1f} ({low:+.1f} … {high:+.1f})"
-        name = "12-bit counts" if quantizer == "none" else quantizer
-        lines.append(f"| {name} | {bits} | {np.mean(per_fold):.3f} ± {np.std(per_fold):.3f} | {text} | {len(runs)} |")
-    return "\n".join(lines)
+def run_missing(wanted: list[Run], data: Path, jobs: int, results: Path = RESULTS) -> None:
+    """Run what is not stored yet, several at a time, and store each as it ends."""
+    done = {Run.from_row(row) for dataset in {run.dataset for run in wanted} for row in stored(dataset, results)}
+    missing = [run for run in wanted if run not in done]
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
+    )  # fmt: skip
+    # A fork of a process that has used torch's threads may hang.
+    context = multiprocessing.get_context("spawn")
+    with (
+        Progress(*columns, console=Console(stderr=True)) as progress,
+        ProcessPoolExecutor(jobs, mp_context=context) as pool,
+    ):
+        bar = progress.add_task("training", total=len(missing))
+        futures = {pool.submit(execute, run, data): run for run in missing}
+        try:
+            for future in as_completed(futures):
+                run = futures[future]
+                with (results / f"accuracy-{run.dataset}.jsonl").open("a", encoding="utf-8") as file:
+                    file.writelines(json.dumps(row) + "\n" for row in future.result())
+                progress.update(bar, advance=1, description=f"{run.dataset} {run.quantizer} {run.bits} bit")
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            progress.console.print("stopped; the same command goes on with what is missing")
+            raise SystemExit(130) from None
 
 
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dataset", choices=sorted(TASKS))
-    parser.add_argument("--data", type=Path, help="archive or folder")
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--only", help="quantizers to run, such as none-12,gamma-4")
-    parser.add_argument("--report", action="store_true", help="print the table of the stored runs, run nothing")
+    parser.add_argument("grid", choices=sorted(GRIDS))
+    parser.add_argument("--datasets", default="sp_sw_har", help=f"of {', '.join(ARCHIVES)}, separated by commas")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data/har"), help="folder of the archives")
+    parser.add_argument("--seeds", default="0-2", help="first and last, such as 0-2")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one core each")
+    parser.add_argument("--only", help="quantizers to run, such as none,gamma")
+    parser.add_argument("--list", action="store_true", help="say what is missing, run nothing")
     arguments = parser.parse_args()
-    out = RESULTS / f"accuracy-{arguments.dataset}.jsonl"
-    if not arguments.report:
-        if arguments.data is None:
-            parser.error("--data is needed to run")
-        torch.set_num_threads(1)
-        chosen = QUANTIZERS
-        if arguments.only:
-            names = arguments.only.split(",")
-            chosen = [q for q in QUANTIZERS if f"{q[0]}-{q[1]}" in names]
-        run(arguments.dataset, arguments.data, seeds=arguments.seeds, quantizers=chosen, out=out)
-    sys.stdout.write(table(read(out)) + "\n")
+    first, _, last = arguments.seeds.partition("-")
+    seeds = range(int(first), int(last or first) + 1)
+    wanted = [run for dataset in arguments.datasets.split(",") for run in runs(arguments.grid, dataset, seeds=seeds)]
+    if arguments.only:
+        wanted = [run for run in wanted if run.quantizer in arguments.only.split(",")]
+    if arguments.list:
+        done = {Run.from_row(row) for dataset in arguments.datasets.split(",") for row in stored(dataset)}
+        for run in wanted:
+            if run not in done:
+                sys.stdout.write(run.key + "\n")
+        return
+    run_missing(wanted, arguments.data, arguments.jobs)
 
 
 if __name__ == "__main__":

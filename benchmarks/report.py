@@ -13,8 +13,12 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.accuracy import read, table
+from benchmarks import tables
+from benchmarks.accuracy import read
+from benchmarks.frontier import stored_settings
+from benchmarks.grid import base_rate
 from benchmarks.machine import RESULTS, ROOT
+from models.tasks import TASKS
 
 DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "results.md")
 _MARKED = re.compile(r"(<!-- table: ([a-z0-9_-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -22,16 +26,6 @@ _MARKED = re.compile(r"(<!-- table: ([a-z0-9_-]+) -->\n).*?(<!-- end -->)", re.D
 
 def _load(name: str) -> Any:  # noqa: ANN401 - JSON
     return json.loads((RESULTS / name).read_text(encoding="utf-8"))
-
-
-def _rows(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def quantizers(dataset: str) -> str:
-    """Cross-validated macro-F1 of each quantizer."""
-    return table(read(RESULTS / f"accuracy-{dataset}.jsonl"))
 
 
 def bundles() -> str:
@@ -49,7 +43,7 @@ def bundles() -> str:
         for one in _load("bundles.json")["bundles"]
     ]
     header = ["bundle", "scored on", "macro-F1", "on pure windows", "accuracy", "answered `unknown`", "parameters"]
-    return _rows(header, rows)
+    return tables.rows(header, rows)
 
 
 def per_subject() -> str:
@@ -58,7 +52,7 @@ def per_subject() -> str:
         [f"`{one['bundle']}`", ", ".join(f"{s} {f1:.3f}" for s, f1 in one["per_subject_macro_f1"].items())]
         for one in _load("bundles.json")["bundles"]
     ]
-    return _rows(["bundle", "macro-F1 by subject"], rows)
+    return tables.rows(["bundle", "macro-F1 by subject"], rows)
 
 
 def robustness() -> str:
@@ -73,7 +67,7 @@ def robustness() -> str:
         ]
         for one in found
     ]
-    return _rows(["macro-F1", "as recorded", *names], rows)
+    return tables.rows(["macro-F1", "as recorded", *names], rows)
 
 
 def unknown() -> str:
@@ -83,7 +77,7 @@ def unknown() -> str:
         for activity, found in one["unknown_found"].items():
             seen = "never" if activity in one["never_seen"] else "as an example of what it does not know"
             rows.append([f"`{one['bundle']}`", activity, seen, f"{found['share']:.0%}", str(found["windows"])])
-    return _rows(["bundle", "activity", "seen in training", "answered `unknown`", "windows"], rows)
+    return tables.rows(["bundle", "activity", "seen in training", "answered `unknown`", "windows"], rows)
 
 
 def live() -> str:
@@ -106,7 +100,7 @@ def live() -> str:
         "bundle", "people", "live macro-F1", "offline", "windows", "packets sent / received / lost",
         "bits a value with our header", "MQTT bytes below 12-bit", "latency median / p99",
     ]  # fmt: skip
-    return _rows(header, rows)
+    return tables.rows(header, rows)
 
 
 def wearers() -> str:
@@ -131,19 +125,43 @@ def wearers() -> str:
         "trained on generated, on recorded",
         "activities",
     ]
-    return _rows(header, rows)
+    return tables.rows(header, rows)
 
 
 def speed() -> str:
     """What one core does."""
     one = _load("speed.json")
     rows = [[row["what"], row["figure"], row["how"]] for row in one["rows"]]
-    return _rows(["what", "figure", "how"], rows)
+    return tables.rows(["what", "figure", "how"], rows)
+
+
+def bandwidth() -> str:
+    """The headline: what a second of one channel takes, at equal recognition."""
+    return tables.headline(_load("frontier.json"), _load("lossless.json"), "sp_sw_har")
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    "quantizers-sp_sw_har": lambda: quantizers("sp_sw_har"),
-    "quantizers-wisdm2019_watch": lambda: quantizers("wisdm2019_watch"),
+    "parity": tables.parity,
+    "parity-short": tables.parity_short,
+    "selected": lambda: tables.selected(_load("frontier.json")),
+    "bandwidth": bandwidth,
+    **{
+        f"core-{dataset}": lambda dataset=dataset: tables.quantizers(stored_settings(dataset), TASKS[dataset].rate_hz)
+        for dataset in ("sp_sw_har", "wisdm2019_watch")
+    },
+    **{
+        f"frontier-{dataset}": lambda dataset=dataset: tables.frontier(stored_settings(dataset))
+        for dataset in ("sp_sw_har", "wisdm2019_watch")
+    },
+    "quantizers": lambda: tables.quantizers(stored_settings("sp_sw_har"), base_rate("sp_sw_har")),
+    "networks": lambda: tables.networks(stored_settings("sp_sw_har"), base_rate("sp_sw_har")),
+    "loops": lambda: tables.loops(stored_settings("sp_sw_har"), base_rate("sp_sw_har")),
+    "forest": tables.forests,
+    "coder": tables.coder,
+    **{
+        f"lossless-{dataset}": lambda dataset=dataset, rate=rate: tables.lossless(_load("lossless.json"), dataset, rate)
+        for dataset, rate in (("sp_sw_har", 50.0), ("wisdm2019_watch", 20.0))
+    },
     "bundles": bundles,
     "per-subject": per_subject,
     "robustness": robustness,
