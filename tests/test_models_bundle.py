@@ -59,7 +59,7 @@ def test_save_and_load(tmp_path):
     made = assemble(manifest, codebook=codebook(), network=network, sensor=sensor())
     folder = save_bundle(tmp_path, made)
     assert sorted(path.name for path in folder.iterdir()) == [
-        "codebook.bin", "codebook.json", "manifest.json", "model.safetensors",
+        "README.md", "codebook.bin", "codebook.json", "manifest.json", "model.safetensors",
     ]  # fmt: skip
     loaded = load_bundle(folder)
     assert loaded.manifest == made.manifest
