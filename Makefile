@@ -10,7 +10,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt $(PIP_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format train bench clean
+.PHONY: help demo test check format train bench speed clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -36,7 +36,10 @@ train: .venv/.dev  ## Train the two bundles that ship, anew, into runs/ (needs t
 	@$(BIN)/gammawear train har --data $(DATA)/wisdm2019_watch.zip --refit --epochs 12 --batch 128 --patience 4 \
 		--dropout 0.4 $(ARGS)
 
-bench: .venv/.dev  ## Measure speed; results go to benchmarks/results/
+bench: .venv/.dev  ## A small accuracy table in some minutes (needs sp_sw_har.zip in DATA); all of it: docs/results.md
+	@$(BIN)/python -m benchmarks.small --data $(DATA) $(ARGS)
+
+speed: .venv/.dev  ## Measure speed; results go to benchmarks/results/
 	@$(BIN)/python -m benchmarks.speed $(ARGS)
 
 clean:  ## Remove the environment and caches

@@ -81,7 +81,7 @@ class Scores(_Strict):
     unknown_share: float
     """Of windows whose activity the bundle knows, answered ``unknown``."""
     payload_bits: float | None = None
-    """Bits a sample and channel of the test recordings' packets of 1 s; None for bundles before 0.2."""
+    """Bits a sample and channel of the test recordings' packets of 1 s; None where it was not counted."""
     all_in_bits: float | None = None
     """The same with packet headers."""
 

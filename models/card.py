@@ -26,7 +26,7 @@ Recognises {len(bundle.labels)} activities of a wearable at the {manifest.body_s
 - {", ".join(book.channels)} at {hz:g} Hz (± 5 %), as {book.bits}-bit codes of codebook `{book.short_digest.hex()}`
 - windows of {manifest.window / hz:g} s, one every {manifest.stride / hz:g} s
 - network: {manifest.network["kind"]}, {bundle.network.parameter_count():,} parameters; quantizer:
-  {manifest.training.get("quantizer", "unknown")}
+  {manifest.training.get("quantizer", "unknown")}, weight of the rate λ = {manifest.training.get("rate_weight", 0):g}
 
 ## Intended use
 
@@ -38,7 +38,7 @@ Telling these activities apart in demonstrations and prototypes. Not for medical
 - {data.dataset}, {data.licence}
 - {data.citation}
 - trained on {_people(data.train_subjects, data.split_by)}
-- stopped and calibrated on {_people(data.validation_subjects, data.split_by)}
+- stopped and calibrated on {_people(data.validation_subjects, data.split_by)}{_refit(bundle)}
 - tested on {_people(data.test_subjects, data.split_by)}
 - activities that it is not to know: {", ".join(data.excluded_labels) or "none"}
 - of these, shown in training as examples of the unknown: {", ".join(data.background_labels) or "none"}
@@ -53,6 +53,10 @@ or population it may score lower; `gammawear evaluate` says how much, on your ow
 
 def _people(names: list[str], kind: str) -> str:
     return f"{len(names)} {kind}s: {', '.join(names)}"
+
+
+def _refit(bundle: Bundle) -> str:
+    return "; then trained once more, on these too" if bundle.manifest.training.get("refit") else ""
 
 
 def _scores(bundle: Bundle) -> str:
