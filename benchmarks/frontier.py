@@ -127,7 +127,7 @@ def cheapest(settings: Iterable[Setting], network: str, kind: str) -> dict[int, 
     """By fold, the γ setting with the fewest bits a second whose validation score is within parity of 12 bits'."""
     everything = list(settings)
     references = best_reference(everything, network)
-    ours = [s for s in everything if s.point[1:4] == (network, "gamma", 4) and s.point[5] == "plain" and s.rates]
+    ours = [s for s in everything if s.point[1:3] == (network, "gamma") and s.point[5] == "plain" and s.rates]
     chosen = {}
     for fold, reference in references.items():
         floor = _of_fold(reference.validation, fold) - PARITY
@@ -204,7 +204,9 @@ def _selected(
         "dataset": dataset, "model": "cnn", "quantizer": quantizer, "bits": bits, "lambda": None, "loop": "plain",
         "rate_hz": rate, **_bandwidth({k: v / rate for k, v in bps.items()}, rate),
         **_accuracy(test, _merge(references)),
-        "choices": {str(f): {"rate_hz": s.point[0], "lambda": s.point[4]} for f, s in sorted(chosen.items())},
+        "choices": {
+            str(f): {"rate_hz": s.point[0], "bits": s.point[3], "lambda": s.point[4]} for f, s in sorted(chosen.items())
+        },
         "folds": len({f for f, _ in test}), "seeds": len({s for _, s in test}),
         "protocol": _protocol(dataset) + "; sampling rate and λ chosen in each fold on its validation subjects",
         "commit": commit(), "selected": True,

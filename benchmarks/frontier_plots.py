@@ -37,6 +37,8 @@ Row = Mapping[str, Any]
 PLOTS: Final = ROOT / "docs" / "plots"
 FULL_BITS: Final = 4
 """Codes of fewer bits get hollow markers."""
+COLUMNS: Final = 2
+"""Panels side by side: what a page is wide enough for."""
 MARGIN: Final = 0.005
 """Half a point of macro-F1: what may be lost."""
 TWELVE_BITS: Final = ("none", 12)
@@ -110,9 +112,11 @@ def frontier_picture(points: Sequence[Row], lossless: Sequence[Row], path: Path)
     rates = sorted({point["rate_hz"] for point in points if not point.get("selected")}, reverse=True)
     markers = {rate: MARKERS[index % len(MARKERS)] for index, rate in enumerate(rates)}
 
-    figure = Figure(figsize=(1.6 + 6.2 * len(datasets), 4.8), layout="constrained")
+    columns = min(COLUMNS, len(datasets))
+    lines_of_panels = -(-len(datasets) // columns)
+    figure = Figure(figsize=(1.6 + 5.6 * columns, 4.4 * lines_of_panels), layout="constrained")
     for index, dataset in enumerate(datasets):
-        axes = figure.add_subplot(1, len(datasets), index + 1)
+        axes = figure.add_subplot(lines_of_panels, columns, index + 1)
         here = [point for point in points if point["dataset"] == dataset]
         lines: dict[tuple[str, int, float], list[Row]] = {}
         for point in here:

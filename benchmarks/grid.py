@@ -151,7 +151,7 @@ def _rates(_: float) -> list[Point]:
     ]
 
 
-BASE_RATE: Final = {"sp_sw_har": 12.5, "wisdm2019_watch": 10.0}
+BASE_RATE: Final = {"sp_sw_har": 12.5}
 """Where one factor is varied at a time, if not at the task's own rate: what validation subjects preferred."""
 
 
@@ -181,6 +181,10 @@ def _loops(rate: float) -> list[Point]:
     return [*tried, _point(rate, loop=ANY_BIT)]
 
 
+def _fine(rate: float) -> list[Point]:
+    return [_point(rate, bits=bits, weight=weight) for bits in (6, 5) for weight in (0.0, 0.02, 0.05)]
+
+
 def _forest(rate: float) -> list[Point]:
     kinds: tuple[QuantizerKind, ...] = ("none", "linear", "gamma")
     return [_point(rate, kind, network=FOREST) for kind in kinds]
@@ -202,6 +206,7 @@ GRIDS: Final = {
     "quantizers": _quantizers,
     "networks": _networks,
     "loops": _loops,
+    "fine": _fine,
     "forest": _forest,
     "small": _small,
 }

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -85,8 +86,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     parameters = load_wearer(options.wearer)
-    task = TASKS[parameters.origin.dataset]
-    bundle = load_bundle(task.bundle)
+    bundle = load_bundle(TASKS[parameters.origin.dataset].bundle)
+    task = replace(TASKS[parameters.origin.dataset], rate_hz=bundle.manifest.rate_hz)
     labels, channels = bundle.labels, bundle.codebook.channels
     known = [labels.index(name) for name in parameters.labels]
     real = load_material(task, options.data, labels=labels)

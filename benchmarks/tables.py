@@ -146,7 +146,7 @@ def selected(points_of: Sequence[dict[str, Any]]) -> str:
     for point in points_of:
         if not point["selected"] or point["quantizer"] == "none":
             continue
-        choices = ", ".join(f"{c['rate_hz']:g} Hz λ {c['lambda']:g}" for c in point["choices"].values())
+        choices = ", ".join(f"{c['rate_hz']:g} Hz {c['bits']} bit λ {c['lambda']:g}" for c in point["choices"].values())
         delta = points((point["delta_macro_f1"], point["delta_low"], point["delta_high"]))
         lines.append([
             point["dataset"], f"{point['macro_f1']:.3f} ± {point['macro_f1_sd']:.3f}",

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from models.augment import Augment
+from models.augment import Augment, Crops
 from models.bundle import Bundle, load_bundle
 from models.evaluate import own_task
 from models.fit import Epoch, FitSettings
 from models.tasks import Material, load_material, split
-from models.train import TrainSettings, train_bundle
+from models.train import TrainSettings, fit_once, make_quantizer, train_bundle
 from models.windows import SCORING_RULE
 from quantization.codebook import ContextLayout
 from quantization.errors import BundleError, DatasetError, TrainingError
@@ -207,3 +207,43 @@ def test_manifest_is_plain_json(trained):
     text = (trained[0] / "manifest.json").read_text(encoding="utf-8")
     assert json.loads(text)["name"] == "mine"
     assert str(Path.home()) not in text
+
+
+@pytest.mark.parametrize(("rate_hz", "adc_bits", "acc_g"), [(10.0, 8, 2.0), (25.0, 14, 4.0), (200.0, 16, 16.0)])
+def test_any_rate_full_scale_and_adc(recordings, tmp_path, rate_hz, adc_bits, acc_g):
+    task = replace(TASK, rate_hz=rate_hz, adc_bits=adc_bits, acc_g=acc_g, stride_s=0.5)
+    fit = FitSettings(epochs=1, batch=8, patience=0)
+    _, bundle = train_bundle(
+        task, load_material(task, recordings), replace(SETTINGS, fit=fit), name="mine", version=1, out=tmp_path
+    )
+    assert bundle.sensor.adc_bits == adc_bits
+    assert bundle.sensor.lsb[0] == acc_g / 2 ** (adc_bits - 1)
+    assert bundle.manifest.window == round(rate_hz)
+    scores = bundle.manifest.scores
+    assert scores is not None
+    assert 0 < scores.payload_bits < scores.all_in_bits
+
+
+@pytest.mark.parametrize("quantizer", ["gamma", "lsq", "thresholds"])
+def test_a_weight_on_the_rate_buys_bits(material, tmp_path, quantizer):
+    bits = []
+    for version, weight in enumerate((0.0, 3.0), start=1):
+        fit = replace(SETTINGS.fit, rate_weight=weight, epochs=8)
+        settings = replace(SETTINGS, quantizer=quantizer, fit=fit)
+        _, bundle = train_bundle(TASK, material, settings, name="mine", version=version, out=tmp_path)
+        assert bundle.manifest.training["rate_weight"] == weight
+        bits.append(bundle.manifest.scores.payload_bits)
+    assert bits[1] < 0.8 * bits[0]
+
+
+@pytest.mark.parametrize("quantizer", ["linear", "mu-law", "lloyd-max", "none"])
+def test_a_rate_cannot_be_learned_by_what_does_not_learn(material, quantizer):
+    settings = replace(SETTINGS, quantizer=quantizer, fit=replace(SETTINGS.fit, rate_weight=0.1))
+    with pytest.raises(TrainingError, match="learns: gamma, lsq or thresholds"):
+        fit_once(TASK, material, settings, ["p0", "p1"], ["p2"])
+
+
+def test_the_curve_starts_about_the_median(material):
+    crops = Crops(material.of(material.subjects), length=20, stride=2, classes=2, augment=Augment())
+    curve = make_quantizer(SETTINGS, TASK.sensor(material.channels), 20.0, crops)
+    assert torch.allclose(curve.centre, crops.values().median(dim=0).values, atol=1e-4)
