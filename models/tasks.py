@@ -103,10 +103,12 @@ TASKS: Final = {
             body_site="pocket", test=("s04", "s09", "s14", "s18"), validation=("s03", "s08", "s13"),
         ),
         # Label 2 of this set is a mixture of standing up, walking and stairs, which have labels of their own or none.
+        # Whether its wearer talks, an accelerometer on the chest does not tell from one person to another.
         Task(
             "casale_chest", "chest3", rate_hz=52.0, window_s=2.0, stride_s=1.0, acc_g=4.0, gyro_dps=None,
             body_site="chest", test=("3", "8", "12"), validation=("5", "10"),
             excluded=("standing_up_walking_stairs",),
+            merged={"walking_talking": "walking", "standing_talking": "standing"},
         ),
         # At 25 Hz, because most falls were sampled at another rate than the rest (models/datasets/weda_fall.py): only
         # U14's were not, so U14 tests.
