@@ -35,8 +35,6 @@ train: .venv/.dev  ## Train the bundles that ship, anew, into runs/ (needs the d
 	@$(BIN)/gammawear train har --data $(DATA)/sp_sw_har.zip --rate 12.5 --rate-weight 0.05 --refit $(ARGS)
 	@$(BIN)/gammawear train har --data $(DATA)/wisdm2019_watch.zip --rate-weight 0.05 --refit --epochs 12 --batch 128 \
 		--dropout 0.4 $(ARGS)
-	@$(BIN)/gammawear train har --data $(DATA)/casale_chest.zip --rate 26 --rate-weight 0.05 --refit --epochs 8 \
-		--batch 128 --mirror 0 $(ARGS)
 
 bench: .venv/.dev  ## A small accuracy table in some minutes (needs sp_sw_har.zip in DATA); all of it: docs/results.md
 	@$(BIN)/python -m benchmarks.small --data $(DATA) $(ARGS)

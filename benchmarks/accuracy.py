@@ -22,7 +22,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +43,11 @@ from quantization.gamma import Quantizer
 
 Subjects = tuple[list[str], list[str], list[str]]
 """Training, validation and test."""
-CODEBOOKS: Final = ROOT / "runs" / "accuracy"
+
+
+def codebooks(results: Path) -> Path:
+    """Where the codebooks of stored runs are: not in git, as runs make them anew."""
+    return ROOT / "runs" / "accuracy" if results == RESULTS else results
 
 
 @lru_cache(maxsize=4)
@@ -53,7 +57,7 @@ def material(dataset: str, rate_hz: float, data: Path) -> Material:
     return load_material(task, data / ARCHIVES[dataset])
 
 
-def execute(run: Run, data: Path) -> list[dict[str, Any]]:
+def execute(run: Run, data: Path, results: Path = RESULTS) -> list[dict[str, Any]]:
     """Train and test; returns the rows to store: one, or one for every bit depth of an any-bit network."""
     import torch
 
@@ -61,7 +65,7 @@ def execute(run: Run, data: Path) -> list[dict[str, Any]]:
     started = time.monotonic()
     recordings = material(run.dataset, run.rate_hz, data)
     subjects = folds(recordings.subjects, run.fold)
-    rows = list((_forest if run.network == FOREST else _network)(run, recordings, subjects))
+    rows = list((_forest if run.network == FOREST else _network)(run, recordings, subjects, codebooks(results)))
     common = {
         "scoring_rule": SCORING_RULE,
         "seconds": round(time.monotonic() - started, 1),
@@ -71,15 +75,15 @@ def execute(run: Run, data: Path) -> list[dict[str, Any]]:
     return [{**asdict(run), **row, **common} for row in rows]
 
 
-def _network(run: Run, recordings: Material, subjects: Subjects) -> Iterator[dict[str, Any]]:
+def _network(run: Run, recordings: Material, subjects: Subjects, folder: Path) -> Iterator[dict[str, Any]]:
     train, validation, _ = subjects
     trained = fit_once(
         run.task, recordings, run.settings, train, validation, wrap=lambda quantizer: wrap(quantizer, run.loop)
     )
     quantizer = trained.model.quantizer
     if isinstance(quantizer, Quantizer):
-        CODEBOOKS.mkdir(parents=True, exist_ok=True)
-        quantizer.codebook(recordings.channels, run.rate_hz).save(CODEBOOKS / f"{run.key}.bin")
+        folder.mkdir(parents=True, exist_ok=True)
+        quantizer.codebook(recordings.channels, run.rate_hz).save(folder / f"{run.key}.bin")
     sensor = run.task.sensor(recordings.channels)
 
     def predict(windows: Windows) -> NDArray[np.float32]:
@@ -93,9 +97,9 @@ def _network(run: Run, recordings: Material, subjects: Subjects) -> Iterator[dic
         yield {"sent_bits": run.bits - shift, **_scores(run, recordings, predict, subjects)}
 
 
-def _forest(run: Run, recordings: Material, subjects: Subjects) -> Iterator[dict[str, Any]]:
+def _forest(run: Run, recordings: Material, subjects: Subjects, folder: Path) -> Iterator[dict[str, Any]]:
     """A forest on the very codes that the CNN of the same fold and seed learned."""
-    book = None if run.quantizer == "none" else Codebook.load(CODEBOOKS / f"{replace(run, network='cnn').key}.bin")
+    book = None if run.quantizer == "none" else Codebook.load(folder / f"{replace(run, network='cnn').key}.bin")
     train = windows_of(run.task, recordings, subjects[0])
     sensor = run.task.sensor(recordings.channels)
     forest = fit_forest(train, book, sensor, classes=len(recordings.labels), seed=run.seed)
@@ -156,7 +160,7 @@ def run_missing(wanted: list[Run], data: Path, jobs: int, results: Path = RESULT
         ProcessPoolExecutor(jobs, mp_context=context) as pool,
     ):
         bar = progress.add_task("training", total=len(missing))
-        futures = {pool.submit(execute, run, data): run for run in missing}
+        futures = {pool.submit(execute, run, data, results): run for run in missing}
         try:
             for future in as_completed(futures):
                 run = futures[future]
@@ -164,9 +168,10 @@ def run_missing(wanted: list[Run], data: Path, jobs: int, results: Path = RESULT
                     file.writelines(json.dumps(row) + "\n" for row in future.result())
                 progress.update(bar, advance=1, description=f"{run.dataset} {run.quantizer} {run.bits} bit")
         except KeyboardInterrupt:
-            pool.shutdown(wait=False, cancel_futures=True)
             progress.console.print("stopped; the same command goes on with what is missing")
             raise SystemExit(130) from None
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # of a run that failed, too: what is stored stays
 
 
 def main() -> None:

@@ -63,7 +63,7 @@ class Setting:
 
 def settings_of(accuracy: list[Row], measured: list[Row]) -> dict[Point, Setting]:
     """The rows of :mod:`benchmarks.accuracy` and :mod:`benchmarks.rates` by setting; any-bit runs by what was sent."""
-    rates = {Run.from_row(row): row for row in measured}
+    rates = {_name(row): row for row in measured}
     groups: dict[Point, list[Row]] = {}
     for row in accuracy:
         rate, network, quantizer, bits, weight, loop = Run.from_row(row).point
@@ -73,7 +73,7 @@ def settings_of(accuracy: list[Row], measured: list[Row]) -> dict[Point, Setting
             point,
             {(r["fold"], r["seed"]): r["macro_f1"] for r in rows},
             {(r["fold"], r["seed"]): r["validation_macro_f1"] for r in rows},
-            {(r["fold"], r["seed"]): rates[Run.from_row(r)] for r in rows if Run.from_row(r) in rates},
+            {(r["fold"], r["seed"]): rates[_name(r)] for r in rows if _name(r) in rates},
             tuple(sorted({r["commit"] for r in rows})),
         )
         for point, rows in groups.items()
@@ -123,8 +123,11 @@ def best_reference(settings: Iterable[Setting], network: str) -> dict[int, Setti
     }
 
 
-def cheapest(settings: Iterable[Setting], network: str, kind: str) -> dict[int, Setting]:
-    """By fold, the γ setting with the fewest bits a second whose validation score is within parity of 12 bits'."""
+def cheapest(settings: Iterable[Setting], network: str) -> dict[int, Setting]:
+    """By fold, the γ setting with the fewest bits a second whose score is within parity of 12 bits'.
+
+    Bits and scores are those of the fold's validation subjects.
+    """
     everything = list(settings)
     references = best_reference(everything, network)
     ours = [s for s in everything if s.point[1:3] == (network, "gamma") and s.point[5] == "plain" and s.rates]
@@ -134,10 +137,15 @@ def cheapest(settings: Iterable[Setting], network: str, kind: str) -> dict[int, 
         here = [s for s in ours if any(f == fold for f, _ in s.rates)]
         good = [s for s in here if _of_fold(s.validation, fold) >= floor]
         if good:
-            chosen[fold] = min(good, key=lambda s: _bps(s, fold, kind))
+            chosen[fold] = min(good, key=lambda s: _validation_bps(s, fold))
         elif here:
             chosen[fold] = max(here, key=lambda s: _of_fold(s.validation, fold))
     return chosen
+
+
+def _validation_bps(setting: Setting, fold: int) -> float:
+    bits = [row["validation_payload"] for (f, _), row in setting.rates.items() if f == fold]
+    return setting.point[0] * float(np.mean(bits))
 
 
 def _bps(setting: Setting, fold: int, kind: str) -> float:
@@ -146,6 +154,10 @@ def _bps(setting: Setting, fold: int, kind: str) -> float:
 
 def _merge(chosen: Mapping[int, Setting]) -> dict[Key, float]:
     return {key: value for fold, s in chosen.items() for key, value in s.test.items() if key[0] == fold}
+
+
+def _name(row: Row) -> tuple[Run, int | None]:
+    return Run.from_row(row), row.get("sent_bits")
 
 
 def stored_settings(dataset: str, results: Path = RESULTS) -> dict[Point, Setting]:
@@ -160,9 +172,9 @@ def points(dataset: str, settings: Mapping[Point, Setting]) -> list[Row]:
     if not references:
         return made
     made.append(_selected(dataset, references, references, "none", 12))
-    ours = cheapest(settings.values(), "cnn", "payload")
+    ours = cheapest(settings.values(), "cnn")
     if ours:
-        made.append(_selected(dataset, ours, references, "gamma", 4))
+        made.append(_selected(dataset, ours, references, "gamma", max(s.point[3] for s in ours.values())))
     return made
 
 
@@ -264,7 +276,7 @@ def _protocol(dataset: str) -> str:
     task, fit = TASKS[dataset], FIT[dataset]
     return (
         f"5 folds by subject; windows of {task.window_s:g} s every {task.stride_s:g} s, majority label; "
-        f"{fit.epochs} epochs at most; test subjects used for nothing else"
+        f"{fit.epochs} epochs; test subjects used for nothing else"
     )
 
 

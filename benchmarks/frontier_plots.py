@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,7 +26,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, ScalarFormatter
 
 from benchmarks.accuracy import read
-from benchmarks.lossless import ARCHIVES
+from benchmarks.grid import ARCHIVES
 from benchmarks.machine import RESULTS, ROOT
 from models.bundle import SHIPPED, Bundle, load_bundle
 from models.tasks import TASKS, load_material
@@ -249,18 +250,18 @@ def subjects_picture(ours: Sequence[Row], twelve: Sequence[Row], labels: tuple[s
 
 
 def runs_of(point: Row, runs: Sequence[Row]) -> list[Row]:
-    """The runs of a selected point: in each fold, those at the rate and λ that were chosen there."""
+    """The runs of a selected point: in each fold, those at the rate, bits and λ that were chosen there."""
     return [
         run
         for run in runs
-        if (run["network"], run["quantizer"], run["bits"], run["loop"])
-        == (point["model"], point["quantizer"], point["bits"], point["loop"])
-        and {"rate_hz": run["rate_hz"], "lambda": run["rate_weight"]} == point["choices"].get(str(run["fold"]))
+        if (run["network"], run["quantizer"], run["loop"]) == (point["model"], point["quantizer"], point["loop"])
+        and {"rate_hz": run["rate_hz"], "bits": run["bits"], "lambda": run["rate_weight"]}
+        == point["choices"].get(str(run["fold"]))
     ]
 
 
 def _named(point: Row) -> str:
-    name = "12-bit counts" if twelve_bits(point) else f"{point['quantizer']}, {point['bits']} bit"
+    name = "12-bit counts" if twelve_bits(point) else f"{point['quantizer']}, coded"
     return f"{name}, {point['bps_per_channel_all_in']:.0f} bit/s and channel"
 
 
@@ -315,10 +316,10 @@ def histogram_picture(bundle: Bundle, counts: Counts, channels: Sequence[str], p
 
 
 def training_counts(bundle: Bundle, dataset: str, folder: Path) -> Counts:
-    """What the bundle's ADC gives of the people that it may learn from."""
-    task = TASKS[dataset]
-    material = load_material(task, folder / ARCHIVES.get(dataset, f"{dataset}.zip"))
-    segments = material.of([subject for subject in material.subjects if subject not in task.test])
+    """What the bundle's ADC gives of the people that it learned from."""
+    task = replace(TASKS[dataset], rate_hz=bundle.manifest.rate_hz)
+    material = load_material(task, folder / ARCHIVES[dataset])
+    segments = material.of(bundle.manifest.data.train_subjects)
     return bundle.sensor.to_counts(np.concatenate([segment.values for segment in segments]))
 
 

@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from benchmarks.grid import ARCHIVES
 from benchmarks.machine import RESULTS, commit, machine
 from models.tasks import TASKS, load_material
 from protocol.packet import HEADER_BYTES
@@ -49,7 +50,6 @@ RATES_HZ: Final = {
     "sp_sw_har_phone": (50.0,),
     "wisdm2019_watch": (20.0, 10.0),
 }
-ARCHIVES: Final = {"sp_sw_har_phone": "sp_sw_har.zip"}
 """Data sets whose archive is called otherwise than they are."""
 MINUTES: Final = 240.0
 ORDER_BITS: Final = 2
@@ -299,7 +299,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     with Progress(*columns, console=Console(stderr=True)) as progress:
         for dataset in arguments.datasets:
-            path = arguments.data / ARCHIVES.get(dataset, f"{dataset}.zip")
+            path = arguments.data / ARCHIVES[dataset]
             for rate_hz in arguments.rates or RATES_HZ.get(dataset, (TASKS[dataset].rate_hz,)):
                 rows += run(dataset, path, rate_hz, minutes=arguments.minutes, progress=progress)
     # One row a line: it stays readable, and so do its changes.

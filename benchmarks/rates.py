@@ -1,4 +1,4 @@
-"""What the codes of every accuracy run take on the wire, measured on its test subjects.
+"""What the codes of every accuracy run take on the wire, measured on its test and on its validation subjects.
 
     python -m benchmarks.rates --data ../shared/data/har
 
@@ -19,11 +19,11 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks.accuracy import CODEBOOKS, material, read, stored
+from benchmarks.accuracy import codebooks, material, read, stored
 from benchmarks.grid import ARCHIVES, FOREST, Run, folds
 from benchmarks.machine import RESULTS
-from benchmarks.variants import ANY_BIT, loop_codes
-from models.bandwidth import packets_of
+from benchmarks.variants import ANY_BIT, SHIFTS, loop_codes
+from models.bandwidth import bandwidth, packets_of
 from models.resample import Segment
 from protocol.packet import HEADER_BYTES
 from protocol.topics import Kind, topic
@@ -37,28 +37,49 @@ PACKETS_S: Final = (1.0, 2.0)
 TOPIC: Final = topic("w1", Kind.IMU)
 
 
-def measure(run: Run, data: Path) -> dict[str, Any]:
-    """The row of one run: bits a sample and channel, by packet duration."""
+def measure(run: Run, data: Path, results: Path = RESULTS) -> list[dict[str, Any]]:
+    """The rows of one run, bits a sample and channel by packet duration: one, or one for every any-bit depth."""
     recordings = material(run.dataset, run.rate_hz, data)
-    train, _, test = folds(recordings.subjects, run.fold)
     sensor = run.task.sensor(recordings.channels)
-    plain = Codebook.load(CODEBOOKS / f"{run.key}.bin")
+    plain = Codebook.load(codebooks(results) / f"{run.key}.bin")
 
     def codes(subjects: list[str]) -> list[Codes]:
         return [_codes(segment, plain, sensor, run.loop) for segment in recordings.of(subjects)]
 
-    seen = codes(train)
-    book = replace(plain, contexts=statistics_from_codes(seen, plain.bits))
-    unseen = codes(test)
-    values = sum(block.size for block in unseen)
+    train, validation, test = (codes(subjects) for subjects in folds(recordings.subjects, run.fold))
+    if run.loop != ANY_BIT:
+        return [{**asdict(run), **_measured(train, validation, test, plain)}]
+    return [
+        {
+            **asdict(run),
+            "sent_bits": run.bits - shift,
+            **_measured(
+                *([block >> shift for block in blocks] for blocks in (train, validation, test)),
+                upper_bits(plain, shift),
+            ),
+        }
+        for shift in SHIFTS
+    ]
+
+
+def upper_bits(book: Codebook, shift: int) -> Codebook:
+    """The codebook of a code's upper bits."""
+    step = 2**shift
+    levels = book.levels.reshape(len(book.channels), -1, step).mean(axis=2)
+    return Codebook(book.channels, book.bits - shift, book.rate_hz, book.thresholds[:, step - 1 :: step], levels)
+
+
+def _measured(train: list[Codes], validation: list[Codes], test: list[Codes], plain: Codebook) -> dict[str, Any]:
+    book = replace(plain, contexts=statistics_from_codes(train, plain.bits))
+    values = sum(block.size for block in test)
     row: dict[str, Any] = {
-        **asdict(run),
-        "conditional_entropy": round(conditional_entropy(unseen, plain.bits), 4),
-        "code_length": round(sum(code_length(block, book) for block in unseen) / values, 4),
+        "conditional_entropy": round(conditional_entropy(test, plain.bits), 4),
+        "code_length": round(sum(code_length(block, book) for block in test) / values, 4),
+        "validation_payload": round(bandwidth(validation, book, max(PACKETS_S)).payload_bits, 4),
         "test_values": values,
     }
     for packet_s in PACKETS_S:
-        sizes = [len(packet.payload) for block in unseen for packet in packets_of(block, book, packet_s)]
+        sizes = [len(packet.payload) for block in test for packet in packets_of(block, book, packet_s)]
         payload, count = sum(sizes), len(sizes)
         publish = sum(publish_size(TOPIC, HEADER_BYTES + size, qos=0, version=5, alias=False) for size in sizes)
         row[f"packets_{packet_s:g}s"] = {
@@ -71,7 +92,7 @@ def measure(run: Run, data: Path) -> dict[str, Any]:
 
 def _codes(segment: Segment, book: Codebook, sensor: Sensor, loop: str) -> Codes:
     measured = sensor.to_physical(sensor.to_counts(segment.values))
-    return loop_codes(measured, book, "plain" if loop == ANY_BIT else loop)
+    return loop_codes(measured, book, "plain" if loop == ANY_BIT else loop, np.random.default_rng(0))
 
 
 def conditional_entropy(blocks: list[Codes], bits: int) -> float:
@@ -97,7 +118,7 @@ def measure_missing(dataset: str, data: Path, results: Path = RESULTS) -> None:
         # By rate, so that each reading of the recordings serves many runs.
         for run in progress.track(sorted(todo, key=lambda run: (run.rate_hz, run.key)), description=dataset):
             with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(measure(run, data)) + "\n")
+                file.writelines(json.dumps(row) + "\n" for row in measure(run, data, results))
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 
+from benchmarks.grid import ARCHIVES
 from benchmarks.machine import RESULTS, commit, machine
 from models.bundle import SHIPPED, Bundle, bundle_folders, load_bundle
 from models.evaluate import material_for, predict_windows
@@ -71,7 +72,7 @@ def main() -> None:
     rows = [
         row
         for bundle in bundles
-        for row in measure(bundle, material_for(bundle, arguments.data / f"{bundle.manifest.data.dataset}.zip"))
+        for row in measure(bundle, material_for(bundle, arguments.data / ARCHIVES[bundle.manifest.data.dataset]))
     ]
     out = {"rows": rows, "commit": commit(), "machine": machine()}
     (RESULTS / "smoothing.json").write_text(json.dumps(out, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -4,7 +4,8 @@ Each wraps the γ quantizer and trains with it in the loop, sample by sample, as
 
 - ``hysteresis-h``: the code moves only once the value is ``h`` of a cell beyond the edge: less chatter, fewer bits;
 - ``feedback``: first-order error feedback (noise shaping): what quantization left over is added to the next sample;
-- ``dither``: uniform noise of one cell is added before quantization (non-subtractive);
+- ``dither``: uniform noise as wide as a channel's mean cell is added before quantization (non-subtractive), new noise
+  every time;
 - ``any-bit``: in training each batch sees 4, 3 or 2 of the code's upper bits: the tables are nested.
 """
 
@@ -27,14 +28,14 @@ SHIFTS: Final = (0, 1, 2)
 """Bits that any-bit training may drop from four."""
 
 
-def loop_codes(values: Floats, codebook: Codebook, loop: str, *, seed: int = 0) -> Codes:
+def loop_codes(values: Floats, codebook: Codebook, loop: str, generator: np.random.Generator) -> Codes:
     """Codes of ``[..., T, C]`` values by one of :data:`LOOPS`; the loop begins anew with each ``[T, C]``."""
     kind, _, amount = loop.partition("-")
     if kind == "plain":
         return _compare(values, codebook.thresholds)
     if kind == "dither":
         width = np.diff(codebook.levels, axis=1).mean(axis=1)
-        noise = np.random.default_rng(seed).uniform(-0.5, 0.5, values.shape) * width
+        noise = generator.uniform(-0.5, 0.5, values.shape) * width
         return _compare(values + noise, codebook.thresholds)
     steps = np.moveaxis(values, -2, 0)  # [T, ..., C]
     out = np.empty(steps.shape, dtype=np.uint8)
@@ -79,6 +80,7 @@ class LoopQuantizer(LearnedQuantizer):
     def __init__(self, inner: GammaQuantizer, loop: str) -> None:
         super().__init__()
         self.inner, self.loop, self.bits = inner, loop, inner.bits
+        self._generator = np.random.default_rng(0)
 
     def thresholds(self) -> Tensor:
         """Those of the curve."""
@@ -96,7 +98,7 @@ class LoopQuantizer(LearnedQuantizer):
         """``[B, T, C]`` to int64 codes."""
         book = self.codebook(tuple(f"c{i}" for i in range(x.shape[-1])), 50.0)
         values: NDArray[np.float64] = x.detach().double().numpy()
-        return torch.from_numpy(loop_codes(values, book, self.loop).astype(np.int64))
+        return torch.from_numpy(loop_codes(values, book, self.loop, self._generator).astype(np.int64))
 
 
 class AnyBitQuantizer(LearnedQuantizer):

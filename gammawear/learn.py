@@ -74,7 +74,9 @@ def train_har(
     ] = 0.0,
     epochs: Annotated[int, typer.Option(min=1, help="At most so many.")] = 40,
     batch: Annotated[int, typer.Option(min=2, help="Windows in a step.")] = 64,
-    patience: Annotated[int, typer.Option(min=0, help="Epochs without progress before stopping.")] = 15,
+    patience: Annotated[
+        int, typer.Option(min=0, help="Epochs without progress before stopping; no part with --rate-weight.")
+    ] = 15,
     dropout: Annotated[float, typer.Option(min=0, max=0.9)] = 0.5,
     refit: Annotated[bool, typer.Option(help="At the end, train anew with validation subjects too.")] = False,
     mirror: Annotated[float, typer.Option(min=0, max=1, help="Share of windows mirrored to the other wrist.")] = 0.5,

@@ -37,10 +37,10 @@ class Bandwidth:
 
 def packets_of(codes: Codes, codebook: Codebook, packet_s: float) -> Iterator[Packet]:
     """``[n, C]`` codes of one recording as a device packs them: so many seconds each, fewer where bytes do not fit."""
-    at, wanted = 0, max(1, round(packet_s * codebook.rate_hz))
+    at, wanted = 0, max(1, int(packet_s * codebook.rate_hz + 1e-6))
     while at < len(codes):
-        samples, _, _ = encode_longest(codes[at : at + wanted], codebook)
-        yield Packet.from_codes(codes[at : at + samples], codebook, sequence=at, tick_ms=0)
+        samples, coder, payload = encode_longest(codes[at : at + wanted], codebook)
+        yield Packet(codebook.short_digest, 0, 0, samples, payload, coder)
         at += samples
 
 

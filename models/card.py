@@ -38,7 +38,7 @@ Telling these activities apart in demonstrations and prototypes. Not for medical
 - {data.dataset}, {data.licence}
 - {data.citation}
 - trained on {_people(data.train_subjects, data.split_by)}
-- stopped and calibrated on {_people(data.validation_subjects, data.split_by)}{_refit(bundle)}
+- validated and calibrated on {_people(data.validation_subjects, data.split_by)}{_refit(bundle)}
 - tested on {_people(data.test_subjects, data.split_by)}
 - activities that it is not to know: {", ".join(data.excluded_labels) or "none"}
 - of these, shown in training as examples of the unknown: {", ".join(data.background_labels) or "none"}

@@ -154,6 +154,12 @@ def load_material(task: Task, path: Path, *, labels: tuple[str, ...] | None = No
     recordings = list(get(task.dataset).recordings(path))
     if not recordings:
         raise DatasetError(f"{path}: no recordings")
+    for other in recordings:
+        if other.channels != recordings[0].channels:
+            raise DatasetError(
+                f"{path}: recordings must have the same channels: {recordings[0].name} has "
+                f"{', '.join(recordings[0].channels)}; {other.name} has {', '.join(other.channels)}"
+            )
     own = [task.merged.get(name, name) for name in recordings[0].labels if name not in task.excluded]
     names = labels or tuple(dict.fromkeys(own))
     known: list[Segment] = []
@@ -202,14 +208,19 @@ def split(task: Task, subjects: Sequence[str]) -> tuple[list[str], list[str], li
         validation = [s for s in subjects if s in task.validation]
     else:
         if len(subjects) < 3:
+            more = (
+                "Record more people, or use --split recording, which says how well the model knows those it has seen"
+                if task.split_by == "subject"
+                else "Record more"
+            )
             raise TrainingError(
-                f"training, validation and test need a subject each; there are {len(subjects)}. Record more people, or "
-                "use --split recording, which says how well the model knows the people that it has seen"
+                f"training, validation and test need a {task.split_by} each; there are {len(subjects)}. {more}"
             )
         test = list(subjects[::5])
         rest = [s for s in subjects if s not in test]
         validation = rest[1::5] or rest[:1]
     train = [s for s in subjects if s not in test and s not in validation]
-    if not train or not validation:
-        raise TrainingError(f"no subject is left for training or validation among {', '.join(subjects)}")
+    for purpose, chosen in (("training", train), ("validation", validation), ("test", test)):
+        if not chosen:
+            raise TrainingError(f"no {task.split_by} is left for {purpose} among {', '.join(subjects)}")
     return train, validation, test

@@ -11,9 +11,10 @@ from typing import Any, Final, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from models.augment import Augment, Crops
-from models.bundle import Bundle, Scores, assemble, save_bundle
+from models.bundle import Bundle, Manifest, Scores, assemble, save_bundle
 from models.datasets import get
 from models.evaluate import evaluate
 from models.fit import Epoch, Fit, FitSettings, JointModel, logits_of
@@ -177,6 +178,7 @@ def train_bundle(
     if (out / f"{name}@{version}").exists():
         raise BundleError(f"{out / f'{name}@{version}'} exists; give the next --version")
     train, validation, test = split(task, material.subjects)
+    _check(task, material, settings, name, version, (train, validation, test))
     trained = fit_once(task, material, settings, train, validation, report=report, checkpoint=checkpoint)
     final = trained
     if settings.refit:
@@ -195,6 +197,38 @@ def train_bundle(
         checkpoint.unlink(missing_ok=True)
         _beside(checkpoint).unlink(missing_ok=True)
     return folder, bundle
+
+
+def _check(
+    task: Task,
+    material: Material,
+    settings: TrainSettings,
+    name: str,
+    version: int,
+    subjects: tuple[list[str], list[str], list[str]],
+) -> None:
+    """Refuse before training what could not be saved or scored after it."""
+    if task.stride > task.window:
+        raise TrainingError(f"a stride of {task.stride_s:g} s leaves gaps between windows of {task.window_s:g} s")
+    if len(material.labels) < 2:
+        raise TrainingError(f"there is one activity only, {material.labels[0]!r}: label at least two")
+    try:
+        HarConfig(settings.network, len(material.channels), len(material.labels), task.window)
+    except BundleError as error:
+        hint = f"a window of {task.window_s:g} s at {task.rate_hz:g} Hz has {task.window} samples"
+        raise TrainingError(f"{error}: {hint}; give a longer --window or a higher --rate") from error
+    if not (windows_of(task, material, subjects[2]).truth >= 0).any():
+        raise TrainingError(f"no window of the test {task.split_by}s {', '.join(subjects[2])} is labelled")
+    digest = "0" * 64
+    try:
+        Manifest(
+            **_manifest(task, material, settings, name, version, subjects, 0, 0.0),
+            network={}, sensor={}, codebook_sha256=digest, model_sha256=digest,
+        )  # fmt: skip
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise TrainingError(f"no bundle can have the {where} {first['input']!r}: {first['msg']}") from error
 
 
 def _refit(
@@ -284,7 +318,7 @@ def _manifest(
         },
         "training": {
             "quantizer": "kept codebook" if settings.codebook else settings.quantizer,
-            "bits": settings.bits,
+            "bits": settings.codebook.bits if settings.codebook else settings.bits,
             "refit": settings.refit,
             "kept_epoch": epoch,
             **asdict(settings.fit),

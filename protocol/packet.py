@@ -171,6 +171,8 @@ class Packet:
 def encode_payload(codes: Codes, codebook: Codebook, max_bytes: int = MAX_PAYLOAD_BYTES) -> tuple[Coder, bytes] | None:
     """``[n, C]`` codes to the shorter of both forms, plain if they are equally long; None if it takes more bytes.
 
+    Codes whose coded form is short only once zeros are cut off its end may be packed plainly: both are legal.
+
     Raises:
         CodebookError: codes that do not fit the codebook.
     """

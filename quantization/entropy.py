@@ -52,14 +52,14 @@ class EntropyCoder:
         self._table = self._integers([*contexts.ravel().tolist(), CONTEXT_TOTAL // 2])
 
     def encode(self, codes: Codes, limit: int) -> bytes | None:
-        """``[n, C]`` codes to 1 .. ``limit`` bytes; None if they take more.
+        """``[n, C]`` codes to 1 .. ``limit`` bytes; None if they take more while they are being written.
+
+        (Zeros at the end, which are cut off last, count while they are written. Plain packing is there for those.)
 
         Raises:
             CodebookError: no sample, another number of channels, or a code that takes too many bits.
         """
-        samples, channels = codes.shape
-        if samples == 0 or channels != self.channels or codes.max() > self._layout[1]:
-            raise CodebookError(f"codes {codes.shape} up to {codes.max(initial=0)} do not fit {self.channels} channels")
+        self._check(codes)
         if limit < 1:
             return None
         out = self._bytes(bytes(limit))
@@ -85,10 +85,19 @@ class EntropyCoder:
 
         Returns:
             ``[C * contexts + 1, 2]``; the last row is what was decided at an even chance.
+
+        Raises:
+            CodebookError: as :meth:`encode`.
         """
+        self._check(codes)
         counts = self._integers([0] * (2 * len(self._table)))
         self._run(self._kernels.count, self._bytes(codes.tobytes()), counts, self._bytes(b""))
         return np.asarray(counts, dtype=np.int64).reshape(-1, 2)
+
+    def _check(self, codes: Codes) -> None:
+        samples, channels = codes.shape
+        if samples == 0 or channels != self.channels or codes.max() > self._layout[1]:
+            raise CodebookError(f"codes {codes.shape} up to {codes.max(initial=0)} do not fit {self.channels} channels")
 
     def _run(
         self, kernel: Kernel, codes: MutableSequence[int], table: MutableSequence[int], data: MutableSequence[int]

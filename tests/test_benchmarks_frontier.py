@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from benchmarks.frontier import best_reference, cheapest, over_folds, paired, points, settings_of
+from benchmarks.frontier_plots import runs_of
 from benchmarks.grid import FOLDS, GRIDS, Run, folds, runs
+from benchmarks.rates import upper_bits
 from benchmarks.variants import LOOPS, loop_codes
 from quantization.baselines import linear
 from quantization.codebook import Codebook
@@ -22,7 +24,7 @@ def row(quantizer="gamma", rate=50.0, weight=0.0, *, fold=0, seed=0, test=0.8, v
 
 def measured(of, bits):
     packets = {f"packets_{s}s": {"payload": bits, "all_in": bits + 0.1, "publish": bits + 0.2} for s in (1, 2)}
-    return {**of, "conditional_entropy": bits, "code_length": bits, **packets}
+    return {**of, "conditional_entropy": bits, "code_length": bits, "validation_payload": bits, **packets}
 
 
 def test_folds_part_subjects():
@@ -80,7 +82,7 @@ def test_the_reference_is_chosen_on_validation_subjects():
 
 
 def test_the_cheapest_within_half_a_point_is_chosen_on_validation_subjects():
-    chosen = cheapest(some().values(), "cnn", "payload")
+    chosen = cheapest(some().values(), "cnn")
     # 25 Hz would be cheaper in fold 0, but loses a full point there.
     assert {fold: (s.point[0], s.point[4]) for fold, s in chosen.items()} == {0: (50.0, 0.1), 1: (25.0, 0.1)}
 
@@ -91,7 +93,10 @@ def test_points_have_what_the_documents_quote():
     assert selected["macro_f1_12bit_best"] == pytest.approx(0.7)
     assert selected["delta_macro_f1"] == pytest.approx(0.01)
     assert selected["bps_per_channel_payload"] == pytest.approx((50 * 0.5 + 25 * 0.5) / 2)
-    assert selected["choices"] == {"0": {"rate_hz": 50.0, "lambda": 0.1}, "1": {"rate_hz": 25.0, "lambda": 0.1}}
+    assert selected["choices"] == {
+        "0": {"rate_hz": 50.0, "bits": 4, "lambda": 0.1},
+        "1": {"rate_hz": 25.0, "bits": 4, "lambda": 0.1},
+    }
     (plain,) = [p for p in made if p["quantizer"] == "none" and p["rate_hz"] == 50.0 and not p["selected"]]
     assert plain["bps_per_channel_payload"] == 600.0
     assert plain["bps_per_channel_all_in"] == pytest.approx(600 + 12 * 8 / 2 / 6)
@@ -111,13 +116,14 @@ def test_any_bit_runs_are_points_of_their_own():
     assert sorted(point[3] for point in settings_of(any_bit_rows(), [])) == [2, 3, 4]
 
 
+RNG = np.random.default_rng(0)
 BOOK: Codebook = linear(("acc_x",), 3, 50.0, [4.0])
 
 
 def test_loops_begin_with_the_codes_of_the_thresholds():
     values = np.random.default_rng(0).uniform(-5, 5, (20, 7, 1))
     for loop in LOOPS:
-        codes = loop_codes(values, BOOK, loop)
+        codes = loop_codes(values, BOOK, loop, RNG)
         assert codes.shape == values.shape
         if loop != "dither":
             assert np.array_equal(codes[:, 0], BOOK.encode_physical(values[:, 0]))
@@ -126,15 +132,35 @@ def test_loops_begin_with_the_codes_of_the_thresholds():
 def test_hysteresis_holds_a_code_against_chatter_and_lets_it_follow():
     edge = 1.0
     chatter = (edge + 0.2 * (-1.0) ** np.arange(40))[:, None]
-    assert len(np.unique(loop_codes(chatter, BOOK, "plain"))) == 2
-    assert len(np.unique(loop_codes(chatter, BOOK, "hysteresis-0.5"))) == 1
+    assert len(np.unique(loop_codes(chatter, BOOK, "plain", RNG))) == 2
+    assert len(np.unique(loop_codes(chatter, BOOK, "hysteresis-0.5", RNG))) == 1
     ramp = np.linspace(-4, 4, 200)[:, None]
-    lag = BOOK.encode_physical(ramp).astype(int) - loop_codes(ramp, BOOK, "hysteresis-0.5")
+    lag = BOOK.encode_physical(ramp).astype(int) - loop_codes(ramp, BOOK, "hysteresis-0.5", RNG)
     assert set(np.unique(lag)) == {0, 1}
-    assert loop_codes(ramp, BOOK, "hysteresis-0.5")[-1, 0] == 7
+    assert loop_codes(ramp, BOOK, "hysteresis-0.5", RNG)[-1, 0] == 7
 
 
 def test_error_feedback_keeps_the_mean():
     values = np.full((400, 1), 0.3)
-    assert BOOK.decode(loop_codes(values, BOOK, "plain")).mean() == pytest.approx(0.5)
-    assert BOOK.decode(loop_codes(values, BOOK, "feedback")).mean() == pytest.approx(0.3, abs=0.01)
+    assert BOOK.decode(loop_codes(values, BOOK, "plain", RNG)).mean() == pytest.approx(0.5)
+    assert BOOK.decode(loop_codes(values, BOOK, "feedback", RNG)).mean() == pytest.approx(0.3, abs=0.01)
+
+
+def test_the_runs_of_a_selected_point_are_found():
+    rows = [row("none"), row("gamma", weight=0.1), row("gamma", bits=2)]
+    settings = settings_of(rows, [measured(r, 1.0) for r in rows if r["quantizer"] == "gamma"])
+    for point in (p for p in points("sp_sw_har", settings) if p["selected"]):
+        assert len(runs_of(point, rows)) == 1
+
+
+def test_each_depth_of_an_any_bit_network_has_its_own_bandwidth():
+    rates = [{**measured(r, float(r["sent_bits"])), "sent_bits": r["sent_bits"]} for r in any_bit_rows()]
+    for point, setting in settings_of(any_bit_rows(), rates).items():
+        assert setting.bits("payload", (0, 0)) == point[3]
+
+
+def test_the_upper_bits_codebook_is_what_dropping_bits_does():
+    values = np.random.default_rng(0).uniform(-5, 5, (200, 1))
+    full = linear(("acc_x",), 4, 50.0, [4.0])
+    for shift in (1, 2):
+        assert np.array_equal(upper_bits(full, shift).encode_physical(values), full.encode_physical(values) >> shift)

@@ -193,7 +193,7 @@ def point(quantizer: str, bits: int, all_in: float | None, macro_f1: float, **mo
 
 
 def selected(quantizer: str, bits: int, rates: tuple[float, float], weight: float) -> dict[str, Any]:
-    choices = {str(fold): {"rate_hz": rate, "lambda": weight} for fold, rate in enumerate(rates)}
+    choices = {str(fold): {"rate_hz": rate, "bits": bits, "lambda": weight} for fold, rate in enumerate(rates)}
     return point(quantizer, bits, 30.0, 0.868, selected=True, choices=choices, rate_hz=sum(rates) / 2)
 
 
@@ -273,7 +273,7 @@ def test_stored_results_become_pictures(tmp_path: Path, monkeypatch: pytest.Monk
     assert "nonesuch" not in (out / "frontier.svg").read_text()  # another network
     text = (out / "per-subject-sp_sw_har.svg").read_text()
     assert "mean difference -20.0 points" in text
-    assert "gamma, 4 bit, 30 bit/s and channel" in text
+    assert "gamma, coded, 30 bit/s and channel" in text
 
 
 def test_a_learned_curve_is_drawn_over_its_data(tmp_path: Path) -> None:
