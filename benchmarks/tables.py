@@ -149,12 +149,12 @@ def selected(points_of: Sequence[dict[str, Any]]) -> str:
         choices = ", ".join(f"{c['rate_hz']:g} Hz {c['bits']} bit λ {c['lambda']:g}" for c in point["choices"].values())
         delta = points((point["delta_macro_f1"], point["delta_low"], point["delta_high"]))
         lines.append([
-            point["dataset"], f"{point['macro_f1']:.3f} ± {point['macro_f1_sd']:.3f}",
+            point["dataset"], point["rule"], f"{point['macro_f1']:.3f} ± {point['macro_f1_sd']:.3f}",
             f"{point['macro_f1_12bit_best']:.3f}", delta, f"{point['bps_per_channel_payload']:.0f}",
             f"{point['bps_per_channel_all_in']:.0f}", f"{point['bps_per_channel_publish']:.0f}", choices,
         ])  # fmt: skip
     header = [
-        "data set", "ours", "best 12-bit model", "difference, points (95 %)", "b/s payload", "b/s packet",
+        "data set", "rule", "ours", "best 12-bit model", "difference, points (95 %)", "b/s payload", "b/s packet",
         "b/s PUBLISH",
         "chosen, fold by fold",
     ]  # fmt: skip
@@ -244,8 +244,9 @@ def headline(points_of: Sequence[dict[str, Any]], stored: dict[str, Any], datase
         )
     ]
     best = next(p for p in points_of if p["selected"] and p["dataset"] == dataset and p["quantizer"] == "none")
-    ours = next(p for p in points_of if p["selected"] and p["dataset"] == dataset and p["quantizer"] == "gamma")
-    for name, point in (("12 bit, packed, at the best rate", best), ("γ, entropy coded (ours)", ours)):
+    ours = [p for p in points_of if p["selected"] and p["dataset"] == dataset and p["quantizer"] == "gamma"]
+    named = [("12 bit, packed, at the best rate", best), *((f"γ, entropy coded (ours), {p['rule']}", p) for p in ours)]
+    for name, point in named:
         lines.append([
             name, f"{point['bps_per_channel_payload']:,.0f}", f"{point['bps_per_channel_publish']:,.0f}",
             f"{point['macro_f1']:.3f} ± {point['macro_f1_sd']:.3f}",

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks.frontier import best_reference, cheapest, over_folds, paired, points, settings_of
+from benchmarks.frontier import best_reference, best_within, cheapest, over_folds, paired, points, settings_of
 from benchmarks.frontier_plots import runs_of
 from benchmarks.grid import FOLDS, GRIDS, Run, folds, runs
 from benchmarks.rates import upper_bits
@@ -87,9 +87,20 @@ def test_the_cheapest_within_half_a_point_is_chosen_on_validation_subjects():
     assert {fold: (s.point[0], s.point[4]) for fold, s in chosen.items()} == {0: (50.0, 0.1), 1: (25.0, 0.1)}
 
 
+def test_the_best_within_a_budget_is_chosen_on_validation_subjects():
+    rows = [
+        row("none", validation=0.9),
+        *(row("gamma", weight=w, validation=0.9 - w, test=0.5 + w) for w in (0.0, 0.1, 0.3)),
+    ]
+    settings = settings_of(rows, [measured(r, 1.0 - r["rate_weight"]) for r in rows if r["quantizer"] == "gamma"])
+    assert [s.point[4] for s in best_within(settings.values(), "cnn", 45.0).values()] == [0.1]
+    assert [s.point[4] for s in best_within(settings.values(), "cnn", 60.0).values()] == [0.0]
+    assert best_within(settings.values(), "cnn", 10.0) == {}
+
+
 def test_points_have_what_the_documents_quote():
     made = points("sp_sw_har", some())
-    (selected,) = [p for p in made if p["selected"] and p["quantizer"] == "gamma"]
+    (selected,) = [p for p in made if p["selected"] and p["rule"].startswith("cheapest")]
     assert selected["macro_f1_12bit_best"] == pytest.approx(0.7)
     assert selected["delta_macro_f1"] == pytest.approx(0.01)
     assert selected["bps_per_channel_payload"] == pytest.approx((50 * 0.5 + 25 * 0.5) / 2)
