@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 import typer
 from safetensors import SafetensorError, safe_open
-from test_end_to_end import archive
-from test_gammawear_service import Command, start, until
+from stack import archive, until
+from test_gammawear_service import Command, start
 
 from gammawear import cli
 from models.bundle import SHIPPED, Bundle, load_bundle
@@ -287,7 +287,12 @@ async def test_training_goes_on_after_ctrl_c(
 
     trained = []
     train_one = Fit._train_one
-    monkeypatch.setattr(Fit, "_train_one", lambda self: trained.append(1) or train_one(self))
+
+    def counted(self: Fit) -> float:
+        trained.append(1)
+        return train_one(self)
+
+    monkeypatch.setattr(Fit, "_train_one", counted)
     status, out, err = run(*arguments)
     assert status == 0, err
     assert "runs/mine@1" in out
@@ -310,3 +315,7 @@ def test_the_speed_benchmark_runs(tmp_path: Path) -> None:
     assert all(value > 0 for value in result["figures"].values())
     for row in result["rows"]:
         assert row["what"] in done.stdout
+    for bundle in (load_bundle("wrist6"), load_bundle("wrist3"), load_bundle("wrist6@1")):
+        assert f"pipeline_us_per_packet/{bundle.reference}" in result["figures"]
+        coded = {name for name in result["figures"] if name.startswith("entropy_") and bundle.reference in name}
+        assert bool(coded) == (bundle.codebook.contexts is not None)

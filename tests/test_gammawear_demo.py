@@ -13,9 +13,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from test_gammawear_service import PATIENCE_S, Command, start
+from stack import PATIENCE_S
+from test_gammawear_service import Command, start
 
 from gammawear.broker import find_mosquitto
+from models.bundle import load_bundle
+from protocol.packet import HEADER_BYTES
 
 __all__ = ["start"]
 
@@ -38,16 +41,22 @@ def check_summary(demo: Command, *, wearables: int) -> dict[str, Any]:
     (line,) = demo.out
     result = json.loads(line)
     assert set(result) >= KEYS
-    assert (result["source"], result["bits"]) == ("synthetic", 4)
-    assert result["bundle"].startswith("wrist6@")
+    bundle = load_bundle("wrist6")
+    book = bundle.codebook
+    assert (result["source"], result["bundle"], result["bits"]) == ("synthetic", bundle.reference, book.bits)
     assert result["wearables"] == result["wearables_seen"] == wearables
     assert result["packets_sent"] == result["packets_received"] > 0
     assert result["packets_lost"] == result["packets_rejected"] == result["packets_duplicate"] == 0
     assert 0.0 <= result["macro_f1"] <= 1.0
     assert 0.0 <= result["accuracy"] <= 1.0
     assert 0 < result["scored_windows"] <= result["windows"]
-    assert result["payload_bits_per_sample"] == 4.0
-    assert 4.0 < result["bits_per_sample"] <= 4.6
+    if book.contexts is None:
+        assert result["payload_bits_per_sample"] == book.bits
+    else:
+        assert 0 < result["payload_bits_per_sample"] < 0.75 * book.bits
+    values = int(book.rate_hz) * len(book.channels)  # of a packet, which lasts a second at most
+    header_bits = 8 * HEADER_BYTES / values
+    assert result["bits_per_sample"] == pytest.approx(result["payload_bits_per_sample"] + header_bits)
     assert result["compression_over_12_bit_mqtt"] > 2
     assert 0 < result["latency_ms"]["p50"] <= result["latency_ms"]["p90"] <= result["latency_ms"]["p99"]
     return result

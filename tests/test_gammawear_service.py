@@ -16,20 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stack import PATIENCE_S, until, windows_in
 
+from gateway.bundles import BundleStore
+from models.bundle import load_bundle
 from protocol.broker_settings import BrokerSettings
 from protocol.connection import Connection, Received
 from protocol.messages import Status
 from protocol.topics import Kind, every, topic
-
-PATIENCE_S = 60.0
-
-
-async def until(condition: Callable[[], object], *, within_s: float = PATIENCE_S) -> None:
-    """Wait for a state."""
-    async with asyncio.timeout(within_s):
-        while not condition():  # noqa: ASYNC110 - states of many kinds, and nothing tells
-            await asyncio.sleep(0.01)
 
 
 class Command:
@@ -144,7 +138,7 @@ async def retained(broker: BrokerSettings, count: int) -> dict[str, Status]:
 async def test_services_end_with_a_goodbye(mosquitto: Any, start: Callable[..., Any], sig: signal.Signals) -> None:
     broker = ("--host", mosquitto.host, "--port", str(mosquitto.port))
     gateway = await start("gateway", *broker, "--metrics-port", "0")
-    await gateway.says(r"serving wrist3@\d+, wrist6@\d+")
+    await gateway.says(rf"serving {', '.join(one.reference for one in BundleStore().serving)} from ")
     heard: list[Received] = []
     watcher = Connection(
         mosquitto.settings, "watcher", subscriptions=((every(Kind.ACTIVITY), 1),), on_message=heard.append
@@ -160,8 +154,9 @@ async def test_services_end_with_a_goodbye(mosquitto: Any, start: Callable[..., 
     said = await retained(mosquitto.settings, 3)
     packets = [said[topic(f"wearable-{n:02d}", Kind.STATUS)].packets or 0 for n in (1, 2)]
     assert sum(packets) == int(made[1]), "the devices' own goodbye, not the broker's"
-    # Of a second each, in windows of one every half.
-    await until(lambda: len(heard) == sum(2 * count - 1 for count in packets))
+    bundle = load_bundle("wrist6")
+    samples = int(bundle.manifest.rate_hz)  # of a packet, which lasts a second at most
+    await until(lambda: len(heard) == sum(windows_in(samples * count, bundle) for count in packets))
     gateway.process.send_signal(sig)
     assert await gateway.ends() == 0, gateway.err
     received = await gateway.says(r"(\d+) packets, 0 lost, (\d+) answers")
