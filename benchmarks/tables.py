@@ -103,17 +103,16 @@ def parity() -> str:
 
 
 def frontier(everything: Settings) -> str:
-    """γ at 4 bits, entropy coded, by sampling rate and λ; the 12-bit model at each rate."""
+    """γ, entropy coded, by sampling rate, bits and λ; the 12-bit model at each rate."""
     chosen = _select(
-        everything,
-        lambda s: s.point[1] == "cnn" and s.point[2:4] in {("none", 12), ("gamma", 4)} and s.point[5] == "plain",
+        everything, lambda s: s.point[1] == "cnn" and s.point[2] in {"none", "gamma"} and s.point[5] == "plain"
     )
-    chosen.sort(key=lambda s: (-s.point[0], not s.is_reference, s.point[4]))
+    chosen.sort(key=lambda s: (-s.point[0], -s.point[3], s.point[4]))
     best = {key: v for fold, s in best_reference(chosen, "cnn").items() for key, v in s.test.items() if key[0] == fold}
     lines = [
         [
             f"{setting.point[0]:g}",
-            "12-bit counts" if setting.is_reference else f"λ = {setting.point[4]:g}",
+            "12-bit counts" if setting.is_reference else f"{setting.point[3]} bit, λ = {setting.point[4]:g}",
             score(setting),
             points(paired(setting.test, best)),
             *_bandwidth(setting),

@@ -74,13 +74,12 @@ def _feedback(steps: Floats, codebook: Codebook, out: Codes) -> None:
         error = np.clip(wanted, low, high) - codebook.levels[rows, out[t]]
 
 
-class LoopQuantizer(LearnedQuantizer):
-    """A γ quantizer whose codes come from a device's loop over ``[B, T, C]`` windows."""
+class _Wrapped(LearnedQuantizer):
+    """A γ quantizer inside; its curve and its gradient stay."""
 
-    def __init__(self, inner: GammaQuantizer, loop: str) -> None:
+    def __init__(self, inner: GammaQuantizer) -> None:
         super().__init__()
-        self.inner, self.loop, self.bits = inner, loop, inner.bits
-        self._generator = np.random.default_rng(0)
+        self.inner, self.bits = inner, inner.bits
 
     def thresholds(self) -> Tensor:
         """Those of the curve."""
@@ -93,6 +92,15 @@ class LoopQuantizer(LearnedQuantizer):
     def soft(self, x: Tensor) -> Tensor:
         """That of the curve."""
         return self.inner.soft(x)
+
+
+class LoopQuantizer(_Wrapped):
+    """Codes come from a device's loop over ``[B, T, C]`` windows."""
+
+    def __init__(self, inner: GammaQuantizer, loop: str) -> None:
+        super().__init__(inner)
+        self.loop = loop
+        self._generator = np.random.default_rng(0)
 
     def codes(self, x: Tensor) -> Tensor:
         """``[B, T, C]`` to int64 codes."""
@@ -101,28 +109,16 @@ class LoopQuantizer(LearnedQuantizer):
         return torch.from_numpy(loop_codes(values, book, self.loop, self._generator).astype(np.int64))
 
 
-class AnyBitQuantizer(LearnedQuantizer):
-    """A γ quantizer of which the network sees the upper bits; how many changes from batch to batch in training.
+class AnyBitQuantizer(_Wrapped):
+    """The network sees the upper bits; how many changes from batch to batch in training.
 
     Attributes:
         shift: bits that are dropped while not training.
     """
 
     def __init__(self, inner: GammaQuantizer) -> None:
-        super().__init__()
-        self.inner, self.bits, self.shift = inner, inner.bits, 0
-
-    def thresholds(self) -> Tensor:
-        """Those of the full code."""
-        return self.inner.thresholds()
-
-    def levels(self) -> Tensor:
-        """Those of the full code."""
-        return self.inner.levels()
-
-    def soft(self, x: Tensor) -> Tensor:
-        """That of the curve."""
-        return self.inner.soft(x)
+        super().__init__(inner)
+        self.shift = 0
 
     def forward(self, x: Tensor) -> Tensor:
         """The upper bits' code, evenly spaced in [-1, 1]."""
