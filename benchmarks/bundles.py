@@ -20,8 +20,11 @@ import torch
 from benchmarks.machine import RESULTS, commit, machine
 from models.bundle import SHIPPED, Bundle, bundle_folders, load_bundle
 from models.evaluate import evaluate, material_for
+from models.forest import fit_forest
 from models.resample import Segment
+from models.scores import score
 from models.tasks import Material
+from models.windows import Windows, cut
 
 Change = Callable[[Segment], Segment]
 
@@ -70,11 +73,25 @@ def measure(bundle: Bundle, material: Material) -> dict[str, object]:
         report = evaluate(bundle, there, subjects=subjects)
         changed[name] = {"macro_f1": report.scores.macro_f1, "unknown_share": report.unknown_share}
     row["changed"] = changed
+    row["forest_macro_f1"] = forest_score(bundle, material, subjects)
     row["parameters"] = bundle.network.parameter_count()
     row["bits"] = bundle.codebook.bits
     row["rate_hz"] = bundle.manifest.rate_hz
     row["never_seen"] = sorted(set(bundle.manifest.data.excluded_labels) - set(bundle.manifest.data.background_labels))
     return row
+
+
+def forest_score(bundle: Bundle, material: Material, subjects: list[str]) -> float:
+    """Macro-F1 of a random forest on the same codes: it learns from everyone that the bundle learned from."""
+    manifest = bundle.manifest
+
+    def windows(chosen: list[str]) -> Windows:
+        return cut(material.of(chosen), length=manifest.window, stride=manifest.stride, classes=len(bundle.labels))
+
+    train = windows([*manifest.data.train_subjects, *manifest.data.validation_subjects])
+    forest = fit_forest(train, bundle.codebook, bundle.sensor, classes=len(bundle.labels), seed=0)
+    unseen = windows(subjects)
+    return score(unseen, forest.probabilities(unseen)).macro_f1
 
 
 def main() -> None:

@@ -38,6 +38,8 @@ Row = Mapping[str, Any]
 PLOTS: Final = ROOT / "docs" / "plots"
 FULL_BITS: Final = 4
 """Codes of fewer bits get hollow markers."""
+DRAWN: Final = ("none", "linear", "lsq", "gamma-paper", "gamma")
+"""Quantizers in the picture of the frontier: those of the core grid. More would hide each other."""
 COLUMNS: Final = 2
 """Panels side by side: what a page is wide enough for."""
 MARGIN: Final = 0.005
@@ -340,7 +342,8 @@ def main() -> None:
         everything = json.loads(frontier.read_text(encoding="utf-8"))
         points = [point for point in everything if point["model"] == arguments.model]
         rows = json.loads(lossless.read_text(encoding="utf-8"))["rows"] if lossless.exists() else []
-        frontier_picture(points, rows, arguments.out / "frontier.svg")
+        drawn = [p for p in points if p["loop"] == "plain" and p["quantizer"] in DRAWN]
+        frontier_picture(drawn, rows, arguments.out / "frontier.svg")
         for dataset in sorted({point["dataset"] for point in points}):
             selected = [p for p in points if p["dataset"] == dataset and p["selected"]]
             twelve = [point for point in selected if twelve_bits(point)]

@@ -38,11 +38,17 @@ def bundles() -> str:
             f"{one['macro_f1_pure']:.3f}",
             f"{one['accuracy']:.3f}",
             f"{one['unknown_share']:.1%}",
-            f"{one['parameters']:,}",
+            f"{one['forest_macro_f1']:.3f}" if "forest_macro_f1" in one else "–",
+            f"{one['payload_bits_per_sample']:.2f}",
+            " / ".join(f"{one['rate_hz'] * one[f'{kind}_bits_per_sample']:.0f}" for kind in ("payload", "all_in")),
         ]
         for one in _load("bundles.json")["bundles"]
     ]
-    header = ["bundle", "scored on", "macro-F1", "on pure windows", "accuracy", "answered `unknown`", "parameters"]
+    header = [
+        "bundle", "scored on", "macro-F1", "on pure windows", "accuracy", "answered `unknown`", "a forest's macro-F1",
+        "bits a sample",
+        "b/s a channel, payload / packet",
+    ]  # fmt: skip
     return tables.rows(header, rows)
 
 
@@ -101,6 +107,21 @@ def live() -> str:
         "bits a value with our header", "MQTT bytes below 12-bit", "latency median / p99",
     ]  # fmt: skip
     return tables.rows(header, rows)
+
+
+def smoothing() -> str:
+    """Causal smoothing of the bundles' answers."""
+    rows = [
+        [
+            f"`{one['bundle']}`",
+            one["smoothing"],
+            f"{one['macro_f1']:.3f}",
+            "–" if one["delay_s"] is None else f"{one['delay_s']:.2f} s",
+            f"{one['followed']} of {one['changes']}" if one["changes"] else "there are none",
+        ]
+        for one in _load("smoothing.json")["rows"]
+    ]
+    return tables.rows(["bundle", "smoothing", "macro-F1", "later by", "changes of activity followed"], rows)
 
 
 def wearers() -> str:
@@ -167,6 +188,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "robustness": robustness,
     "unknown": unknown,
     "live": live,
+    "smoothing": smoothing,
     "wearers": wearers,
     "speed": speed,
 }
