@@ -11,6 +11,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from needed import need
 
 from gammawear.broker import find_mosquitto
 from gammawear.broker import free_port as find_free_port
@@ -91,11 +92,8 @@ def free_port() -> int:
 async def start_mosquitto(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Mosquitto]]]:
     """A function that starts a mosquitto, given lines for its configuration (they follow the shipped ones)."""
     binary = find_mosquitto()
-    if binary is None or shutil.which("mosquitto_passwd") is None:
-        text = "mosquitto and mosquitto_passwd are not installed (Debian: apt install mosquitto)"
-        if os.environ.get("CI"):
-            pytest.fail(text)
-        pytest.skip(text)
+    need(binary and shutil.which("mosquitto_passwd"), "mosquitto and mosquitto_passwd (Debian: apt install mosquitto)")
+    assert binary is not None
     started: list[Mosquitto] = []
 
     async def start(extra: str = "") -> Mosquitto:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import urllib.request
 from collections.abc import AsyncIterator, Callable
 from fractions import Fraction
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from needed import need
 
 from device_emulator.fleet import Fleet
 from device_emulator.publisher import DevicePublisher
@@ -36,10 +36,7 @@ PATIENCE_S = 60.0
 def archive(name: str) -> Path:
     """A published archive of recordings. Where continuous integration runs, it has to be there."""
     path = HAR / name
-    if not path.exists():
-        if os.environ.get("CI"):
-            pytest.fail(f"{path} is not there")
-        pytest.skip(f"needs {path}")
+    need(path.exists(), str(path))
     return path
 
 

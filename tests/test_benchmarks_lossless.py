@@ -13,6 +13,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
+from needed import need
 
 from benchmarks import frontier_plots, lossless
 from models.bundle import load_bundle
@@ -161,8 +162,7 @@ def test_the_middle_is_cut_out() -> None:
 
 
 def test_recordings_give_every_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not (HAR / "sp_sw_har.zip").exists():
-        pytest.skip(f"needs {HAR / 'sp_sw_har.zip'}")
+    need((HAR / "sp_sw_har.zip").exists(), str(HAR / "sp_sw_har.zip"))
     out = tmp_path / "lossless.json"
     arguments = ["lossless", "--data", str(HAR), "--datasets", "sp_sw_har", "--rates", "25", "--minutes", "5"]
     monkeypatch.setattr("sys.argv", [*arguments, "--out", str(out)])

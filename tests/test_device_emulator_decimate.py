@@ -11,6 +11,7 @@ import pytest
 from factories import LABELS, codebook, sensor, tiny_bundle
 from hypothesis import given
 from hypothesis import strategies as st
+from needed import need
 from source_checks import check_source, read_all, stream
 from test_device_emulator_replay import trace
 from test_docs_wire_format import blocks, compiled
@@ -397,9 +398,9 @@ def test_it_is_near_what_training_sees():
     assert np.ptp(ours) > 150
 
 
-@pytest.mark.skipif(not SP_SW_HAR.exists(), reason="the data set is not here")
 def test_it_is_near_what_training_sees_on_recordings():
     """docs/wire-format.md has the figures of everybody."""
+    need(SP_SW_HAR.exists(), str(SP_SW_HAR))
     differences, signals = [], []
     for recording in load("sp_sw_har", SP_SW_HAR, ["s01"]):
         one = sensor(recording.channels)

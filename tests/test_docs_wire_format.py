@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from factories import codebook, sensor
+from needed import need
 from vector_files import VECTORS, from_commented_hex, read_vector
 
 from protocol.messages import MAX_MESSAGE_BYTES, Activity, Config, Label, Status
@@ -103,8 +104,8 @@ def test_the_codebooks_size():
 def compiled(source: str, folder: Path) -> Path:
     """The program of a C text, built without a single warning."""
     compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        pytest.skip("no C compiler")
+    need(compiler, "a C compiler (Debian: apt install gcc libc6-dev)")
+    assert compiler is not None
     (folder / "main.c").write_text(source, encoding="utf-8")
     options = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-O1"]
     subprocess.run([compiler, *options, folder / "main.c", "-o", folder / "main"], check=True)

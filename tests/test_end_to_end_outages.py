@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import numpy as np
-import pytest
 from stack import (
     PATIENCE_S,
     Answers,
@@ -140,7 +139,6 @@ class Embedded:
 
 
 async def test_after_another_embedded_broker_streams_resume(free_port: int, wrist6: Bundle) -> None:
-    pytest.importorskip("amqtt")
     broker = Embedded(free_port)
     await broker.start()
     try:

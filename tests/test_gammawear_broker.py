@@ -9,16 +9,21 @@ import warnings
 from pathlib import Path
 
 import pytest
+from needed import need
 
 from gammawear import broker as module
 from gammawear.broker import LIMITS, find_mosquitto, local_broker, mosquitto_config
 from protocol.connection import ConnectError, Connection
 
 SHIPPED = Path(__file__).parent.parent / "deploy" / "mosquitto" / "mosquitto.conf"
-KINDS = [
-    pytest.param("mosquitto", marks=pytest.mark.skipif(find_mosquitto() is None, reason="mosquitto is not installed")),
-    "amqtt",
-]
+
+
+@pytest.fixture(params=["mosquitto", "amqtt"])
+def kind(request):
+    """Both brokers; amqtt is a development dependency."""
+    if request.param == "mosquitto":
+        need(find_mosquitto(), "mosquitto (Debian: apt install mosquitto)")
+    return request.param
 
 
 @pytest.fixture(autouse=True)
@@ -52,10 +57,7 @@ async def greet(settings):
     await task
 
 
-@pytest.mark.parametrize("kind", KINDS)
 async def test_a_broker_runs_and_leaves_nothing(kind, temporary_folder, caplog):
-    if kind == "amqtt":
-        pytest.importorskip("amqtt")
     pattern = r"mosquitto \d+\.\d+\.\d+" if kind == "mosquitto" else r"amqtt \d+\.\d+\.\d+ \(embedded\)"
     async with local_broker(prefer=kind) as running:
         assert re.fullmatch(pattern, running.name)
@@ -66,10 +68,7 @@ async def test_a_broker_runs_and_leaves_nothing(kind, temporary_folder, caplog):
     assert [r for r in caplog.records if r.name.startswith(("amqtt", "transitions"))] == []
 
 
-@pytest.mark.parametrize("kind", KINDS)
 async def test_cancelled_it_leaves_nothing_either(kind, temporary_folder):
-    if kind == "amqtt":
-        pytest.importorskip("amqtt")
     started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     async def hold():
@@ -86,10 +85,7 @@ async def test_cancelled_it_leaves_nothing_either(kind, temporary_folder):
     assert list(temporary_folder.iterdir()) == []
 
 
-@pytest.mark.parametrize("kind", KINDS)
 async def test_a_port_in_use_is_said(kind, temporary_folder):
-    if kind == "amqtt":
-        pytest.importorskip("amqtt")
     server = await asyncio.start_server(lambda _, w: w.close(), "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
@@ -123,7 +119,6 @@ async def test_without_any_broker_it_says_what_to_install(monkeypatch):
 
 
 async def test_without_mosquitto_amqtt_is_taken(monkeypatch):
-    pytest.importorskip("amqtt")
     monkeypatch.setattr(module, "find_mosquitto", lambda: None)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -131,8 +126,8 @@ async def test_without_mosquitto_amqtt_is_taken(monkeypatch):
             assert running.name.startswith("amqtt")
 
 
-@pytest.mark.skipif(find_mosquitto() is None, reason="mosquitto is not installed")
 def test_mosquitto_is_found_off_the_path(monkeypatch):
+    need(find_mosquitto(), "mosquitto (Debian: apt install mosquitto)")
     monkeypatch.setenv("PATH", "/nonexistent")
     assert find_mosquitto() is not None
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from needed import need
 from stack import PATIENCE_S
 from test_gammawear_service import Command, start
 
@@ -31,9 +32,7 @@ KEYS = {
 
 
 def need_mosquitto() -> None:
-    if find_mosquitto() is None:
-        assert not os.environ.get("CI"), "mosquitto is not installed (Debian: apt install mosquitto)"
-        pytest.skip("mosquitto is not installed")
+    need(find_mosquitto(), "mosquitto (Debian: apt install mosquitto)")
 
 
 def check_summary(demo: Command, *, wearables: int) -> dict[str, Any]:
@@ -64,7 +63,6 @@ def check_summary(demo: Command, *, wearables: int) -> dict[str, Any]:
 
 async def test_it_ends_by_itself_with_a_summary(start: Callable[..., Any]) -> None:
     need_mosquitto()
-    pytest.importorskip("amqtt")
     brokers = ("mosquitto", "amqtt")
     options = ("--seconds", "6", "--metrics-port", "0", "--json")
     demos: list[Command] = [await start("demo", "--broker", broker, *options) for broker in brokers]

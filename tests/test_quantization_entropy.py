@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from needed import need
 from reference import decisions, entropy_code
 
 from quantization import rangecoder
@@ -199,7 +200,9 @@ def outcome(coder: EntropyCoder, data: bytes, samples: int) -> str | bytes:
 
 
 def test_without_a_folder_for_the_cache_it_compiles_all_the_same(monkeypatch):
-    numba = pytest.importorskip("numba")
+    need(importlib.util.find_spec("numba"), "numba, which gateways have (pip install numba)")
+    import numba
+
     real, asked = numba.njit, []
 
     def njit(signature, *, cache=False):
