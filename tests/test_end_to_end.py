@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from factories import codebook, tiny_bundle
+from proxy import Proxy
 from stack import (
     PATIENCE_S,
     Listener,
@@ -37,7 +38,6 @@ from stack import (
     wrist3,
     wrist6,
 )
-from test_protocol_connection import Proxy
 
 from device_emulator.fleet import Fleet
 from device_emulator.publisher import DevicePublisher

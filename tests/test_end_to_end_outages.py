@@ -183,6 +183,16 @@ def check_windows(fleet: Fleet, bundle: Bundle, gateways: tuple[Gateway, Gateway
     note("windows lost: cut in two", cut_in_two, "with the network", unanswered)
 
 
+async def catches_up(second: Gateway, first: Gateway, fleet: Fleet, bundle: Bundle) -> None:
+    """The second gateway goes on where the first one ended, until everything that was made has come to one of them."""
+    await more_from_each(second, fleet, 20)
+    await fleet.stop()
+    # What had not been acknowledged comes again, so that both may have had it.
+    await until(lambda: np.greater_equal(received_by(fleet, first, second), made_by(fleet)).all())
+    await until(lambda: has_the_newest(second, fleet, bundle))
+    await all_answered(second)
+
+
 async def test_a_gateway_that_is_restarted_misses_no_packet(mosquitto: Any, wrist6: Bundle) -> None:
     fleet = synthetic(wrist6, mosquitto.settings, 4)
     first, second = new_gateway(mosquitto.settings), new_gateway(mosquitto.settings)
@@ -193,11 +203,7 @@ async def test_a_gateway_that_is_restarted_misses_no_packet(mosquitto: Any, wris
         made = fleet.packets_made
         await until(lambda: fleet.packets_made >= made + 40)
         async with serving(second):
-            await more_from_each(second, fleet, 20)
-            await fleet.stop()
-            await until(lambda: np.greater_equal(received_by(fleet, first, second), made_by(fleet)).all())
-            await until(lambda: has_the_newest(second, fleet, wrist6))
-            await all_answered(second)
+            await catches_up(second, first, fleet, wrist6)
     for gateway in (first, second):
         assert (gateway.summary().lost, gateway.summary().duplicate, gateway.summary().rejected) == (0, 0, 0)
     check_windows(fleet, wrist6, (first, second), seen)
@@ -215,11 +221,6 @@ async def test_a_gateway_that_crashes_misses_no_packet(mosquitto: Any, wrist6: B
         made = fleet.packets_made
         await until(lambda: fleet.packets_made >= made + 40)
         async with serving(second):
-            await more_from_each(second, fleet, 20)
-            await fleet.stop()
-            # What had not been acknowledged comes again, so that both may have had it.
-            await until(lambda: np.greater_equal(received_by(fleet, first, second), made_by(fleet)).all())
-            await until(lambda: has_the_newest(second, fleet, wrist6))
-            await all_answered(second)
+            await catches_up(second, first, fleet, wrist6)
     assert second.summary().lost == 0
     check_windows(fleet, wrist6, (first, second), seen)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -161,51 +161,40 @@ def _with_gyro(run: _Run, rotations: list[_Run]) -> tuple[_Run, NDArray[np.float
     return _Run(run.label, run.t_ns[both], run.values[both]), values
 
 
-_CITATION: Final = (
-    "Weiss, G. (2019). WISDM Smartphone and Smartwatch Activity and Biometrics Dataset. UCI Machine Learning "
-    "Repository. https://doi.org/10.24432/C5HK59"
-)
-_URL: Final = "https://doi.org/10.24432/C5HK59"
-_HOW_TO: Final = "Download the zip of https://archive.ics.uci.edu/dataset/507 and give its path."
-_LAYOUT: Final = "raw/watch/accel/data_1600_accel_watch.txt"
-_PATTERN: Final = re.compile(r"(?:^|/)data_(?P<subject>\d+)_accel_watch\.txt$")
-_FILES: Final = (
-    Download(
-        "https://archive.ics.uci.edu/static/public/507/"
-        "wisdm+smartphone+and+smartwatch+activity+and+biometrics+dataset.zip",
-        "wisdm2019.zip",
+_COMMON: Final[dict[str, Any]] = {
+    "licence": "CC-BY-4.0",
+    "url": "https://doi.org/10.24432/C5HK59",
+    "citation": (
+        "Weiss, G. (2019). WISDM Smartphone and Smartwatch Activity and Biometrics Dataset. UCI Machine Learning "
+        "Repository. https://doi.org/10.24432/C5HK59"
     ),
-)
+    "labels": LABELS,
+    "rate_hz": 20.0,
+    "files": (
+        Download(
+            "https://archive.ics.uci.edu/static/public/507/"
+            "wisdm+smartphone+and+smartwatch+activity+and+biometrics+dataset.zip",
+            "wisdm2019.zip",
+        ),
+    ),
+    "how_to": "Download the zip of https://archive.ics.uci.edu/dataset/507 and give its path.",
+    "layout": "raw/watch/accel/data_1600_accel_watch.txt",
+    "pattern": re.compile(r"(?:^|/)data_(?P<subject>\d+)_accel_watch\.txt$"),
+}
 
 WATCH: Final = PublishedDataset(
     name=NAME,
     title="WISDM smartphone and smartwatch activity set, watch accelerometer",
-    licence="CC-BY-4.0",
-    url=_URL,
-    citation=_CITATION,
     channels=ACC,
-    labels=LABELS,
-    rate_hz=20.0,
-    files=_FILES,
-    how_to=_HOW_TO,
-    layout=_LAYOUT,
-    pattern=_PATTERN,
     parse=_parse,
+    **_COMMON,
 )
 
 WATCH_SIX: Final = CompanionDataset(
     name=NAME_SIX,
     title="WISDM smartphone and smartwatch activity set, watch accelerometer and gyroscope",
-    licence="CC-BY-4.0",
-    url=_URL,
-    citation=_CITATION,
     channels=ACC_GYRO,
-    labels=LABELS,
-    rate_hz=20.0,
-    files=_FILES,
-    how_to=_HOW_TO,
-    layout=_LAYOUT,
-    pattern=_PATTERN,
     companions=re.compile(r"(?:^|/)data_(?P<subject>\d+)_gyro_watch\.txt$"),
     parse=_parse_six,
+    **_COMMON,
 )
