@@ -17,6 +17,7 @@ numbers that go into the codebook. A device's integers and the training graph th
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Final, Literal, cast
 
@@ -36,18 +37,18 @@ Variant = Literal["ranged", "paper"]
 Init = Literal["identity", "s-shaped"]
 
 
-class Quantizer(nn.Module):
+class Quantizer(nn.Module, ABC):
     """What every differentiable quantizer offers. Rows are channels; physical units."""
 
     bits: int
 
+    @abstractmethod
     def thresholds(self) -> Tensor:
         """``[C, 2**bits - 1]`` float64, not falling along a row."""
-        raise NotImplementedError
 
+    @abstractmethod
     def levels(self) -> Tensor:
         """``[C, 2**bits]`` float64, not falling along a row."""
-        raise NotImplementedError
 
     def codes(self, x: Tensor) -> Tensor:
         """``[..., C]`` physical values to int64 codes: how many thresholds are not above each value."""
@@ -91,9 +92,9 @@ class FixedQuantizer(Quantizer):
 class LearnedQuantizer(Quantizer):
     """A quantizer with parameters: hard codes forward, the gradient of its own smooth curve backward."""
 
+    @abstractmethod
     def soft(self, x: Tensor) -> Tensor:
         """``[..., C]`` physical values to [-1, 1], differentiable: what :meth:`forward` would give without rounding."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         """As :meth:`Quantizer.forward`; backward, the gradient of :meth:`soft` (straight-through over the rounding)."""

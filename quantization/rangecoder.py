@@ -62,6 +62,8 @@ _jit, COMPILED = _compiler()
 
 # What the signatures abbreviate: i a 64-bit integer, I an array of them, B an array of bytes.
 _I, _B = "i8[::1]", "u1[::1]"
+_WALK = f"i8({_B}, i8, {_I}, {_I}, {_I}, {_I}, {_B})"
+# Of everything that goes through all codes: codes, channels, layout, table or counts, state, coder, bytes.
 
 
 # -- what is decided ---------------------------------------------------------------------------------------------------
@@ -246,7 +248,7 @@ def following(
     return before + known if up else before - known
 
 
-@_jit(f"i8({_B}, i8, {_I}, {_I}, {_I}, {_I}, {_B})")
+@_jit(_WALK)
 def walk(
     codes: Integers,
     channels: int,
@@ -311,7 +313,7 @@ def check_end(coder: Integers, data: Integers) -> int:
     return OK if shortest else NOT_SHORTEST
 
 
-@_jit(f"i8({_B}, i8, {_I}, {_I}, {_I}, {_I}, {_B})")
+@_jit(_WALK)
 def encode(
     codes: Integers,
     channels: int,
@@ -327,7 +329,7 @@ def encode(
     return 0 if coder[4] else finish(coder, out)
 
 
-@_jit(f"i8({_B}, i8, {_I}, {_I}, {_I}, {_I}, {_B})")
+@_jit(_WALK)
 def decode(
     codes: Integers,
     channels: int,
@@ -347,7 +349,7 @@ def decode(
     return check_end(coder, data)
 
 
-@_jit(f"i8({_B}, i8, {_I}, {_I}, {_I}, {_I}, {_B})")
+@_jit(_WALK)
 def count(
     codes: Integers,
     channels: int,

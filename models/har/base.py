@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -40,14 +41,14 @@ class HarConfig:
         return asdict(self)
 
 
-class HarNetwork(nn.Module):
+class HarNetwork(nn.Module, ABC):
     """A recognition network: ``[B, T, C]`` quantized windows in [-1, 1] to ``[B, K]`` logits."""
 
     config: HarConfig
 
+    @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
         """``[B, T, C]`` to logits ``[B, K]``."""
-        raise NotImplementedError
 
     def parameter_count(self) -> int:
         """Trainable parameters."""
