@@ -11,7 +11,7 @@ import copy
 import hashlib
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, cast
@@ -136,7 +136,7 @@ class Fit:
         self._checkpoint = checkpoint
         self._generator = torch.Generator().manual_seed(settings.seed)
         torch.manual_seed(settings.seed)
-        self._average = AveragedModel(model, avg_fn=_average)
+        self._average = AveragedModel(model, multi_avg_fn=_average)
         self._optimizer = torch.optim.AdamW(
             [
                 {"params": list(model.network.parameters()), "weight_decay": settings.weight_decay, "factor": 1.0},
@@ -147,6 +147,7 @@ class Fit:
                 },
             ],
             lr=settings.learning_rate,
+            fused=True,
         )
         counts = crops.class_counts().float().clamp_min(1)
         # The root of the inverse frequency: the full inverse lets the rarest class decide most answers.
@@ -319,10 +320,12 @@ def _fingerprint(
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _average(mean: Tensor, current: Tensor, updates: Tensor | int) -> Tensor:
+@torch.no_grad()
+def _average(means: Sequence[Tensor], currents: Sequence[Tensor], updates: Tensor | int) -> None:
     """An exponential moving average that begins short: a small data set has fewer steps than its length."""
     n = float(updates)
-    return mean.lerp(current, 1 - min(EMA_DECAY, (1 + n) / (10 + n)))
+    for mean, current in zip(means, currents, strict=True):
+        mean.lerp_(current, 1 - min(EMA_DECAY, (1 + n) / (10 + n)))
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
