@@ -76,10 +76,8 @@ def execute(run: Run, data: Path, results: Path = RESULTS) -> list[dict[str, Any
 
 
 def _network(run: Run, recordings: Material, subjects: Subjects, folder: Path) -> Iterator[dict[str, Any]]:
-    train, validation, _ = subjects
-    trained = fit_once(
-        run.task, recordings, run.settings, train, validation, wrap=lambda quantizer: wrap(quantizer, run.loop)
-    )
+    # Runs are of a fixed length, so the last epoch is kept: validation subjects are scored once, after it.
+    trained = fit_once(run.task, recordings, run.settings, subjects[0], [], wrap=lambda q: wrap(q, run.loop))
     quantizer = trained.model.quantizer
     if isinstance(quantizer, Quantizer):
         folder.mkdir(parents=True, exist_ok=True)
