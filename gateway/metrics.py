@@ -11,20 +11,19 @@ Metrics are in base units, as ``promtool check metrics`` asks: bytes per value Ã
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from gateway.batcher import MicroBatcher
+from gateway.exposition import Rows, counter, gauge
 from gateway.histogram import Histogram
 from gateway.pipeline import Pipeline
 from gateway.refusals import REASONS
-
-Rows = Iterable[tuple[tuple[str, ...], float | None]]
-"""Label values and value; a value of None leaves the series out."""
 
 PREFIX: Final = "gammawear_"
 SILENT_AFTER_S: Final = 300.0
@@ -156,9 +155,11 @@ class GatewayMetrics(Collector):
         states = dict.fromkeys(STATES, 0)
         streaming = 0
         for device in self._pipeline.devices:
-            states[device.status.state if device.status is not None else "unannounced"] += 1
+            states[self._pipeline.state_of(device)] += 1
             streaming += device.streaming(now_ns)
         yield _gauge("devices", "Devices known, by their own word.", ("state",), [((k,), v) for k, v in states.items()])
+        bridges = Counter(status.state for status in list(self._pipeline.bridges.values()))
+        yield _gauge("bridges", "Bridges known.", ("state",), [((k,), bridges[k]) for k in STATES[:2]])
         yield _gauge("streaming_devices", "Devices with a packet in the last 10 s.", (), [((), streaming)])
 
     def _windows(self) -> Iterator[Metric]:
@@ -265,19 +266,11 @@ def _scaled(value: float | None, factor: float) -> float | None:
 
 
 def _counter(name: str, text: str, labels: tuple[str, ...], rows: Rows) -> Metric:
-    family = CounterMetricFamily(PREFIX + name, text, labels=labels)
-    for values, value in rows:
-        if value is not None:
-            family.add_metric(values, value)
-    return family
+    return counter(PREFIX + name, text, labels, rows)
 
 
 def _gauge(name: str, text: str, labels: tuple[str, ...], rows: Rows) -> Metric:
-    family = GaugeMetricFamily(PREFIX + name, text, labels=labels)
-    for values, value in rows:
-        if value is not None:
-            family.add_metric(values, value)
-    return family
+    return gauge(PREFIX + name, text, labels, rows)
 
 
 def _histogram(name: str, text: str, histogram: Histogram) -> Metric:

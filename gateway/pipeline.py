@@ -19,7 +19,7 @@ import functools
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +64,9 @@ class Limits(BaseModel):
     """How late labels may be."""
 
 
+DeviceState = Literal["online", "offline", "unannounced"]
+
+
 class Pipeline:
     """Messages in, answers out.
 
@@ -90,8 +93,11 @@ class Pipeline:
         self._publish = publish
         self._now_ns = now_ns
         self._lateness_ms = limits.lateness_s * 1000
+        self._max_bridges = limits.max_devices
         self.devices = DeviceTable(limits.max_devices, int(limits.forget_s * 1e9), self._new_device)
         self._holding: set[Device] = set()
+        self.bridges: dict[str, Status] = {}
+        """What bridges say of themselves; at most as many as devices."""
 
         self.messages: Counter[str] = Counter()
         self.refusals = Refusals()
@@ -184,12 +190,25 @@ class Pipeline:
             self._submit(window)
 
     def _feed_status(self, device_id: str, status: Status, received_ns: int, *, retain: bool) -> None:
+        if status.bridge == device_id:
+            if device_id not in self.bridges and len(self.bridges) >= self._max_bridges:
+                raise RefusedMessageError("device_limit", f"{self._max_bridges} bridges are known already")
+            self.bridges[device_id] = status
+            return
         device = self.devices.obtain(device_id, received_ns)
         device.said(status)
         # Fewer packets made than we have had from it: it started anew. A retained status may be older than that.
         started_anew = status.packets is not None and status.packets < device.reassembler.line_packets
         if status.state == "online" and started_anew and not retain:
             device.reassembler.restart()
+
+    def state_of(self, device: Device) -> DeviceState:
+        """By its own word; one behind a bridge is online only if its bridge is, too: a dead bridge cannot say more."""
+        status = device.status
+        if status is None:
+            return "unannounced"
+        bridge = self.bridges.get(status.bridge) if status.bridge is not None else None
+        return "offline" if bridge is not None and bridge.state == "offline" else status.state
 
     def _feed_label(self, device_id: str, payload: bytes, received_ns: int, *, retain: bool) -> None:
         if retain:

@@ -18,15 +18,14 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
-from threading import Thread
 from typing import Final
-from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.batcher import MicroBatcher
 from gateway.bundles import BundleStore
+from gateway.exposition import serving_metrics
 from gateway.metrics import SILENT_AFTER_S, GatewayMetrics
 from gateway.pipeline import Limits, Pipeline
 from gateway.subscriber import Subscriber
@@ -34,7 +33,6 @@ from gateway.views import DeviceView, Summary, summarise, view_device
 from models.bundle import SHIPPED
 from protocol.broker_settings import BrokerSettings
 from protocol.connection import Received
-from quantization.errors import GammawearError
 
 logger = logging.getLogger(__name__)
 
@@ -42,10 +40,6 @@ SWEEP_S: Final = 0.1
 """A third of the time for which packets are held back, so that this adds little to it."""
 DRAIN_S: Final = 2.0
 """A stop waits so long for windows that are in the queue."""
-
-
-class MetricsServerError(GammawearError, OSError):
-    """The address for the metrics cannot be used."""
 
 
 class GatewaySettings(BaseModel):
@@ -157,7 +151,9 @@ class Gateway:
     def snapshot(self) -> list[DeviceView]:
         """Every known device as it is now, by id."""
         now_ns = time.time_ns()
-        return sorted((view_device(device, now_ns) for device in self.pipeline.devices), key=lambda view: view.device)
+        pipeline = self.pipeline
+        views = (view_device(device, pipeline.state_of(device), now_ns) for device in pipeline.devices)
+        return sorted(views, key=lambda view: view.device)
 
     def summary(self) -> Summary:
         """The whole as it is now."""
@@ -183,21 +179,8 @@ class Gateway:
         if port is None:
             yield
             return
-        address = self.settings.metrics_address
-        try:
-            server, thread = start_http_server(port, address, registry=self.registry)
-        except OSError as error:
-            raise MetricsServerError(f"metrics cannot be served on {address}:{port}: {error.strerror}") from error
-        self.metrics_port = server.server_port
-        logger.info("metrics on http://%s:%d/metrics", address, server.server_port)
-        try:
-            yield
-        finally:
-            self.metrics_port = None
-            await asyncio.to_thread(_close, server, thread)
-
-
-def _close(server: WSGIServer, thread: Thread) -> None:
-    server.shutdown()
-    server.server_close()
-    thread.join()
+        async with serving_metrics(self.registry, self.settings.metrics_address, port) as self.metrics_port:
+            try:
+                yield
+            finally:
+                self.metrics_port = None

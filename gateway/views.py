@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gateway.devices import Device
-from gateway.pipeline import Pipeline
+from gateway.pipeline import DeviceState, Pipeline
 from gateway.scoring import Score
 from protocol.messages import SourceKind
 
@@ -100,15 +100,15 @@ class Summary:
     dropped_windows: int
 
 
-def view_device(device: Device, now_ns: int) -> DeviceView:
-    """One device as it is now."""
+def view_device(device: Device, state: DeviceState, now_ns: int) -> DeviceView:
+    """One device as it is now; ``state`` as :meth:`gateway.pipeline.Pipeline.state_of` has it."""
     status, activity, recent = device.status, device.activity, device.recent
     losses = device.reassembler.losses
     streaming = device.streaming(now_ns)
     return DeviceView(
         device=device.id,
         source=status.source if status is not None else None,
-        online=status.state == "online" if status is not None else None,
+        online=None if state == "unannounced" else state == "online",
         streaming=streaming,
         activity=activity.activity if activity is not None else None,
         likeliest=activity.likeliest if activity is not None else None,

@@ -11,7 +11,8 @@ import pytest
 from factories import codebook, tiny_bundle
 from test_gateway_support import Wearer
 
-from gateway.service import Gateway, GatewaySettings, MetricsServerError
+from gateway.exposition import MetricsServerError
+from gateway.service import Gateway, GatewaySettings
 from models.bundle import Bundle
 from protocol.broker_settings import BrokerSettings
 from protocol.connection import Connection, Received
