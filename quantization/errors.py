@@ -41,6 +41,10 @@ class MessageError(_RefusedError):
     """A JSON message or a topic that does not follow the protocol."""
 
 
+class ProfileError(_RefusedError):
+    """A wearable that sends what its kind does not, or is asked for what it cannot do."""
+
+
 class TraceError(GammawearError, ValueError):
     """A trace file that cannot be read."""
 
