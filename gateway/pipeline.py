@@ -46,6 +46,8 @@ from quantization.errors import GammawearError
 
 LATENCY_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 AGE_SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 60.0)
+WAITED_NS: Final = 3_600_000_000_000
+"""What a bridge says to have held for longer than an hour is not believed."""
 RECENT_ANSWERS: Final = 2000
 """Percentiles on screens are over so many."""
 
@@ -117,7 +119,16 @@ class Pipeline:
 
     # -- messages in --------------------------------------------------------------------------------------------------
 
-    def feed(self, topic: str, payload: bytes, received_ns: int, *, qos: int = 0, retain: bool = False) -> None:
+    def feed(
+        self,
+        topic: str,
+        payload: bytes,
+        received_ns: int,
+        *,
+        qos: int = 0,
+        retain: bool = False,
+        taken_ns: int | None = None,
+    ) -> None:
         """Take one message; what it completes is submitted or scored before this returns. Raises nothing of ours.
 
         Args:
@@ -126,6 +137,7 @@ class Pipeline:
             received_ns: UTC at which they were read from the socket.
             qos: for the size of the PUBLISH packet.
             retain: it came because we subscribed, not because it was just published.
+            taken_ns: UTC at which a bridge had it, if it waited there.
         """
         device, kind = "-", "other"
         try:
@@ -135,7 +147,7 @@ class Pipeline:
                 if kind != Kind.STATUS:  # our own status comes back to us
                     raise RefusedPacketError("topic", f"{GATEWAY_ID!r} is no wearable's id")
             elif kind == Kind.IMU:
-                self._feed_packet(device, topic, payload, received_ns, qos=qos, retain=retain)
+                self._feed_packet(device, topic, payload, received_ns, taken_ns, qos=qos, retain=retain)
             elif kind == Kind.STATUS:
                 self._feed_status(device, Status.parse(payload), received_ns, retain=retain)
             elif kind == Kind.LABEL:
@@ -146,7 +158,15 @@ class Pipeline:
             self.refusals.refuse(kind, device, error)
 
     def _feed_packet(
-        self, device_id: str, topic: str, payload: bytes, received_ns: int, *, qos: int, retain: bool
+        self,
+        device_id: str,
+        topic: str,
+        payload: bytes,
+        received_ns: int,
+        taken_ns: int | None,
+        *,
+        qos: int,
+        retain: bool,
     ) -> None:
         if retain:
             raise RefusedPacketError("retained", "a retained packet comes back with every connection")
@@ -168,7 +188,9 @@ class Pipeline:
             qos=qos,
             period_ms=period_ms,
         )
-        piece = Piece(bundle, codes, packet.sequence, packet.tick_ms, period_ms, received_ns, hash(payload))
+        piece = Piece(
+            bundle, codes, packet.sequence, packet.tick_ms, period_ms, received_ns, hash(payload), taken_ns=taken_ns
+        )
         line = device.reassembler
         for placed in line.push(piece):
             self._placed(device, placed)
@@ -181,7 +203,7 @@ class Pipeline:
         if begins:
             device.clock = DeviceClock()
         last_sample = piece.tick + piece.duration_ms - piece.period_ms
-        device.clock.observe(last_sample, piece.received_ns / 1e6)
+        device.clock.observe(last_sample, _came_ns(piece) / 1e6)
         windows = device.buffer.add(piece, device.clock)
         if begins:
             self._score(device, device.labels.begin(device.buffer.epoch, piece.tick, device.clock))
@@ -297,3 +319,14 @@ class Pipeline:
 
     def _flushed(self, reason: str) -> None:
         self.flushes[reason] += 1
+
+
+def _came_ns(piece: Piece) -> int:
+    """When a packet left its link: a bridge that had to keep it says since when.
+
+    A bridge's clock may be ahead of ours: nothing comes before it was sent.
+    """
+    taken_ns = piece.taken_ns
+    if taken_ns is None or piece.received_ns - taken_ns > WAITED_NS:
+        return piece.received_ns
+    return min(taken_ns, piece.received_ns)

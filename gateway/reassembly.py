@@ -60,6 +60,7 @@ class Piece:
         received_ns: UTC.
         fingerprint: of its bytes, 63 bits.
         joint: once placed.
+        taken_ns: UTC at which a bridge had it, where it waited there; None = it came straight here.
     """
 
     bundle: Bundle
@@ -70,6 +71,7 @@ class Piece:
     received_ns: int
     fingerprint: int
     joint: Joint = Joint.FOLLOWS
+    taken_ns: int | None = None
 
     @property
     def duration_ms(self) -> float:

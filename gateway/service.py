@@ -160,7 +160,10 @@ class Gateway:
         return summarise(self.pipeline, time.time_ns(), dropped=self.batcher.dropped)
 
     def _feed(self, message: Received) -> None:
-        self.pipeline.feed(message.topic, message.payload, message.received_ns, qos=message.qos, retain=message.retain)
+        self.pipeline.feed(
+            message.topic, message.payload, message.received_ns,
+            qos=message.qos, retain=message.retain, taken_ns=message.taken_ns,
+        )  # fmt: skip
 
     async def _sweep(self) -> None:
         while True:

@@ -63,6 +63,14 @@ class BrokerSettings(BaseModel):
 class Message:
     """What we publish.
 
+    Args:
+        topic: without wildcards.
+        payload: any bytes.
+        qos: 0 or 1.
+        retain: the broker keeps it for those who come later.
+        taken_ns: UTC at which we were given what is in it, for one who passes on what others say. If it then has to
+            wait here, the time goes along (MQTT 5).
+
     Raises:
         MessageError: a topic or QoS that could never be sent. Raised here, where the mistake is made, because
             :meth:`Connection.publish` hands the message over later, where nobody could catch it.
@@ -72,6 +80,7 @@ class Message:
     payload: bytes
     qos: int = 0
     retain: bool = False
+    taken_ns: int | None = None
 
     def __post_init__(self) -> None:
         if self.qos not in (0, 1):
@@ -94,6 +103,8 @@ class Received(NamedTuple):
     retain: bool
     dup: bool
     received_ns: int
+    taken_ns: int | None = None
+    """Wall time (UTC, ns) at which whoever passed it on had it, if it waited there; by their clock."""
 
 
 class _ClosingSocket(ssl.SSLSocket):

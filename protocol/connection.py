@@ -159,13 +159,17 @@ class Connection:
         """Messages sent again because a connection broke."""
         return self._sender.outbox.resent
 
-    def publish(self, topic: str, payload: bytes, qos: int = 0, *, retain: bool = False) -> None:
+    def publish(
+        self, topic: str, payload: bytes, qos: int = 0, *, retain: bool = False, taken_ns: int | None = None
+    ) -> None:
         """Queue a message; it goes out when connected and the window has room. Call it on the loop only.
+
+        The arguments are those of :class:`protocol.broker_settings.Message`.
 
         Raises:
             MessageError: no such message can be sent.
         """
-        self._sender.put(Message(topic, payload, qos, retain))
+        self._sender.put(Message(topic, payload, qos, retain, taken_ns))
 
     async def run(self) -> None:
         """Connect and stay connected until :meth:`stop` or cancelled; cancelled, the broker publishes the will.

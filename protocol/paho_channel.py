@@ -42,6 +42,11 @@ from protocol.mqtt_opening import (
 
 _T = TypeVar("_T")
 
+WAITED_NS = 500_000_000
+"""A message that has waited here for so long says since when; less than that is what networks take anyway."""
+TAKEN_MS = "taken_ms"
+"""The user property that says it: UTC in ms, decimal (MQTT 5.0, section 3.3.2.3.7)."""
+
 ANSWER_TIMEOUT_S = 5.0
 """For CONNACK and SUBACK, once the TCP connection stands. mosquitto answers in milliseconds; 500 devices that come
 back at once wait for each other."""
@@ -176,6 +181,8 @@ class Channel:
                 properties = new_properties(PacketTypes.PUBLISH)
                 properties.TopicAlias = len(self._aliases) + 1
                 self._aliases[topic] = properties
+        if message.taken_ns is not None and self._opening.version == 5:
+            properties = _with_time(properties, message.taken_ns)
         if message.qos and self._client.on_publish is None:
             # Only now: paho builds two objects for this callback, for QoS 0 as well.
             self._client.on_publish = self._on_puback
@@ -330,7 +337,9 @@ class Channel:
         except UnicodeDecodeError:  # which a broker must not pass on (MQTT 5.0, section 1.5.4)
             topic = ""
         self._on_message(
-            Received(topic, bytes(message.payload), message.qos, message.retain, message.dup, time.time_ns())
+            Received(
+                topic, bytes(message.payload), message.qos, message.retain, message.dup, time.time_ns(), _taken(message)
+            )
         )
 
     def _on_puback(
@@ -348,3 +357,22 @@ class Channel:
         elif text == "unspecified error":  # paho's word for an end without a word
             text = "the connection broke"
         self._finish(text)
+
+
+def _with_time(properties: Properties | None, taken_ns: int) -> Properties | None:
+    """The properties, and since when the message has waited, if that is long."""
+    if time.time_ns() - taken_ns < WAITED_NS:
+        return properties
+    timed = new_properties(PacketTypes.PUBLISH)  # those with an alias are shared by all messages of a topic
+    if properties is not None:
+        timed.TopicAlias = getattr(properties, "TopicAlias")  # noqa: B009 - set by name, unknown to types
+    timed.UserProperty = (TAKEN_MS, str(taken_ns // 1_000_000))
+    return timed
+
+
+def _taken(message: mqtt.MQTTMessage) -> int | None:
+    """What :func:`_with_time` said, in ns; anything else that stands there is nothing."""
+    for name, value in getattr(message.properties, "UserProperty", ()):
+        if name == TAKEN_MS and value.isascii() and value.isdigit() and len(value) < 16:
+            return int(value) * 1_000_000
+    return None

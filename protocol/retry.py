@@ -27,15 +27,20 @@ restarts may close once, and it is not worth losing the topic aliases for."""
 
 
 class Backoff:
-    """Exponential back-off with jitter."""
+    """Exponential back-off with jitter.
 
-    def __init__(self) -> None:
+    Args:
+        last_s: the longest delay, in seconds.
+    """
+
+    def __init__(self, last_s: float = LAST_DELAY_S) -> None:
+        self._last_s = last_s
         self._ceiling = FIRST_DELAY_S
 
     def next_delay(self) -> float:
         """Return the seconds to wait now; the next delay is drawn from twice the range."""
         delay = self._ceiling * random.uniform(LEAST_SHARE, 1.0)  # noqa: S311 - no secret
-        self._ceiling = min(2 * self._ceiling, LAST_DELAY_S)
+        self._ceiling = min(2 * self._ceiling, self._last_s)
         return delay
 
     def lived(self, seconds: float) -> None:

@@ -48,8 +48,11 @@ class Rig:
         if self.answer:
             self.pipeline.answered([window], infer(window.bundle, [window])[0])
 
-    def feed(self, device: str, payload: bytes, *, kind: str = "imu", retain: bool = False) -> None:
-        self.pipeline.feed(f"gammawear/v1/{device}/{kind}", payload, self.now_ns, retain=retain)
+    def feed(
+        self, device: str, payload: bytes, *, kind: str = "imu", retain: bool = False, taken_ns: int | None = None
+    ) -> None:
+        topic = f"gammawear/v1/{device}/{kind}"
+        self.pipeline.feed(topic, payload, self.now_ns, retain=retain, taken_ns=taken_ns)
 
     def label(self, device: str, activity: str, start: int, end: int) -> None:
         label = Label(activity=activity, from_tick=start % TICK_MODULUS, to_tick=end % TICK_MODULUS)

@@ -198,3 +198,39 @@ async def test_two_with_one_identifier_do_not_fight_at_full_speed(mosquitto):
                 while True:
                     await lost.wait()
     assert 2 <= one.reconnects + two.reconnects < 12
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+async def test_what_has_waited_for_the_broker_says_since_when(mosquitto, protocol):
+    inbox, lost = Inbox(), Signal()
+    settings = with_protocol(mosquitto.settings, protocol)
+    reader = Connection(settings, "reader", clean=False, subscriptions=(("t", 1),), on_message=inbox)
+    publisher = Connection(settings, "writer", on_disconnected=lost)
+    async with running(reader, publisher):
+        publisher.publish("t", b"at once", 1, taken_ns=time.time_ns())
+        publisher.publish("t", b"no time", 1)
+        await inbox.holds(2)
+        await mosquitto.stop(signal.SIGTERM)
+        await lost.wait()
+        taken_ns = time.time_ns()
+        publisher.publish("t", b"kept", 1, taken_ns=taken_ns)
+        await asyncio.sleep(1)
+        await mosquitto.start()
+        await inbox.until(lambda i: b"kept" in i.payloads)
+    told = {m.payload: m.taken_ns for m in inbox.messages}
+    expected = taken_ns // 1_000_000 * 1_000_000 if protocol == "5" else None  # MQTT 3.1.1 has no room for it
+    assert told == {b"at once": None, b"no time": None, b"kept": expected}
+
+
+@pytest.mark.parametrize("value", ["", "x", "-1", "1e3", "٣", "9" * 16])
+async def test_another_property_of_that_name_is_no_time(mosquitto, value):
+    inbox = Inbox()
+    reader = Connection(mosquitto.settings, "reader", subscriptions=(("t", 1),), on_message=inbox)
+    async with running(reader):
+        sent = await asyncio.create_subprocess_exec(
+            "mosquitto_pub", "-h", "127.0.0.1", "-p", str(mosquitto.port), "-V", "5", "-t", "t", "-m", "m",
+            "-D", "publish", "user-property", "taken_ms", value,
+        )  # fmt: skip
+        assert await sent.wait() == 0
+        await inbox.holds(1)
+    assert inbox.messages[0].taken_ns is None
