@@ -160,6 +160,11 @@ class Device:
         return self._program.axes
 
     @property
+    def packet_samples(self) -> int:
+        """The most samples that a packet gets at present."""
+        return (self._staged or self._program).samples
+
+    @property
     def packet_period_s(self) -> float:
         """How long a packet lasts that is not cut shorter, because its codes take too many bytes or at a gap."""
         return float(self._program.samples / self._rate)
@@ -213,6 +218,22 @@ class Device:
         if program != now:
             self._staged = program
         return True
+
+    def limit_payload(self, max_payload_bytes: int) -> None:
+        """From the next packet on, the link takes so many bytes after the header, 1 .. 232.
+
+        Raises:
+            CodebookError: not one sample fits; things stay as they are.
+        """
+        before, now = self._max_payload_bytes, self._staged or self._program
+        if max_payload_bytes == before:
+            return
+        self._max_payload_bytes = max_payload_bytes
+        try:
+            self._staged = self._fit(now.encoder, now.axes)
+        except CodebookError:
+            self._max_payload_bytes = before
+            raise
 
     def refuse_config(self, error: GammawearError) -> None:
         """Report a configuration that could not be read or run."""

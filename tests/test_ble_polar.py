@@ -82,11 +82,13 @@ def check(given_out, values, session, start_ns=START_NS):
 def test_the_start_is_what_polar_documents():
     # online_measurement.pdf, "Start stream"; issues 331 and 443 show the same bytes for the Verity Sense.
     assert [(w.characteristic, w.data.hex(" "), w.response) for w in verity().start] == [
+        ("fb005c81-02e7-f387-1cad-8acd2d8df0c8", "03 02", True),
+        ("fb005c81-02e7-f387-1cad-8acd2d8df0c8", "03 05", True),
         ("fb005c81-02e7-f387-1cad-8acd2d8df0c8", "02 02 00 01 34 00 01 01 10 00 02 01 08 00 04 01 03", True),
         ("fb005c81-02e7-f387-1cad-8acd2d8df0c8", "02 05 00 01 34 00 01 01 10 00 02 01 d0 07 04 01 03", True),
     ]
-    assert [w.data.hex(" ") for w in h10(200.0).start] == ["02 02 00 01 c8 00 01 01 10 00 02 01 08 00"]
-    assert [w.data.hex(" ") for w in h10(25.0, acc_g=2.0).start] == ["02 02 00 01 19 00 01 01 10 00 02 01 02 00"]
+    assert [w.data.hex(" ") for w in h10(200.0).start] == ["03 02", "02 02 00 01 c8 00 01 01 10 00 02 01 08 00"]
+    assert [w.data.hex(" ") for w in h10(25.0, acc_g=2.0).start] == ["03 02", "02 02 00 01 19 00 01 01 10 00 02 01 02 00"]
 
 
 def test_the_stop_and_what_to_subscribe_to():
@@ -496,7 +498,7 @@ def test_the_emulated_device_refuses(written, status):
 def test_the_session_starts_and_stops_the_emulated_device():
     device, session = EmulatedVeritySense(), verity()
     connect(session, device)
-    ((_, refusal),) = device.on_write(CONTROL, session.start[0].data)
+    ((_, refusal),) = device.on_write(CONTROL, session.start[-1].data)
     with pytest.raises(ProfileError, match="already"):
         session.feed(CONTROL, refusal)
     for write in session.stop:

@@ -31,4 +31,4 @@ def by_name(name: str) -> Profile:
         if profile.name == name:
             return profile
     known = ", ".join(profile.name for profile in PROFILES)
-    raise ProfileError("name", f"no profile {name[:40]!r}; known: {known}; or give the path of a TOML file")
+    raise ProfileError("name", f"no profile {name[:40]!r}; known: {known}; others: --profile-file")

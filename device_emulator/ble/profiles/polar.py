@@ -250,8 +250,9 @@ class _PolarSession:
             if count_channels:
                 request += struct.pack("<BBB", CHANNELS, 1, 3)
             starts.append(Write(CONTROL, request))
-        self.start: Final = tuple(starts)
         self.stop: Final = tuple(Write(CONTROL, bytes([STOP, kind])) for kind in ranges)
+        # First the stop: what a bridge that crashed has left running answers "already", without the factor.
+        self.start: Final = (*self.stop, *starts)
         self._kinds = frozenset(ranges)
         self._factors: dict[int, float] = {}  # of what was started
         self._joiner = _Joiner(rate_hz) if GYROSCOPE in ranges else None

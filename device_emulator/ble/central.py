@@ -1,0 +1,180 @@
+"""One Bluetooth radio in the central's role, over Bumble: what scanner and clients of one process share."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final, Self, TypeVar
+
+from bleak.exc import BleakDeviceNotFoundError, BleakError
+from bumble import att, core, hci
+from bumble.device import Advertisement, Connection, Device
+from bumble.keys import JsonKeyStore, MemoryKeyStore
+from bumble.pairing import PairingConfig
+from bumble.transport import open_transport
+from bumble.transport.common import Transport
+
+from quantization.errors import ConnectError
+
+ADDRESS: Final = "F0:67:61:6D:6D:61"
+"""Random static: for a controller that has no address of its own."""
+OPEN_S: Final = 10.0
+"""A controller that has not answered by then does not."""
+ANSWER_S: Final = 5.0
+"""A device that is near, and advertises every two seconds or more often, has taken a connection by then. Whoever else
+wants one waits so long for a device that is not there."""
+COMMAND_S: Final = 4.0
+"""Controllers answer commands within milliseconds: one that has not by then has hung."""
+
+_T = TypeVar("_T")
+
+
+async def translated(operation: Awaitable[_T]) -> _T:
+    """Await one of Bumble's operations; what it raises comes out as :class:`bleak.exc.BleakError`.
+
+    Bumble cancels what waits when a link or a controller goes; unless we have been cancelled ourselves, that is an
+    error like any other.
+    """
+    try:
+        return await operation
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise BleakError("the connection is gone") from error
+    except att.ATT_Error as error:
+        raise BleakError(f"the device refuses: ATT error 0x{error.error_code:02X}, {error.error_name}") from error
+    except (core.BaseBumbleError, OSError, ValueError, LookupError, struct.error, asyncio.InvalidStateError) as error:
+        # Beside Bumble's own errors what its parsers raise where a device answers with nonsense.
+        raise BleakError(str(error) or type(error).__name__) from error
+
+
+class Central:
+    """One radio in the central's role.
+
+    Args:
+        transport: an HCI transport that is open.
+        address: our own, random static, for a controller that has none.
+        bonds: file of the bonds that are kept; None keeps them as long as this object.
+
+    Attributes:
+        device: Bumble's host stack.
+        lost: set once the controller has gone: a dongle unplugged, a process ended, a firmware that has hung.
+    """
+
+    def __init__(self, transport: Transport, *, address: str = ADDRESS, bonds: str | None = None) -> None:
+        self._transport = transport
+        self.device: Final[Device] = Device.with_hci(
+            "gammawear bridge", hci.Address(address), transport.source, transport.sink
+        )
+        self.device.keystore = MemoryKeyStore() if bonds is None else JsonKeyStore("gammawear", bonds)
+        self.device.pairing_config_factory = lambda _: PairingConfig(sc=True, mitm=False, bonding=True)
+        self.lost: Final = asyncio.Event()
+        self._connecting = asyncio.Lock()
+        self._scanners: set[Callable[[Advertisement], None]] = set()
+        self.device.on("advertisement", self._on_advertisement)
+        self.device.host.on("flush", self.lost.set)
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(cls, spec: str, *, address: str = ADDRESS, bonds: str | None = None) -> AsyncIterator[Self]:
+        """Open a transport and start the radio; it is closed at the end.
+
+        Args:
+            spec: one of Bumble's transports, such as ``tcp-client:127.0.0.1:9001`` or ``usb:0``.
+            address: see the class.
+            bonds: see the class.
+
+        Raises:
+            ConnectError: there is no such controller, or it does not answer.
+        """
+        try:
+            async with asyncio.timeout(OPEN_S):
+                transport = await open_transport(spec)
+        except (OSError, TimeoutError, ValueError, core.BaseBumbleError) as error:
+            raise ConnectError(f"no Bluetooth controller at {spec}: {str(error) or type(error).__name__}") from error
+        try:
+            central = cls(transport, address=address, bonds=bonds)
+            try:
+                async with asyncio.timeout(OPEN_S):
+                    await central.device.power_on()
+            except (TimeoutError, core.BaseBumbleError, hci.HCI_Error, asyncio.CancelledError) as error:
+                if isinstance(error, asyncio.CancelledError) and not central.lost.is_set():
+                    raise
+                raise ConnectError(f"the Bluetooth controller at {spec} does not answer") from error
+            yield central
+        finally:
+            await transport.close()
+
+    def _on_advertisement(self, advertisement: Advertisement) -> None:
+        for found in tuple(self._scanners):
+            found(advertisement)
+
+    async def listen(self, found: Callable[[Advertisement], None]) -> None:
+        """Report what is heard; the first listener starts the radio's scan."""
+        self._scanners.add(found)
+        if not self.device.is_scanning:
+            await self.answered(self.device.start_scanning(filter_duplicates=False))
+
+    async def deafen(self, found: Callable[[Advertisement], None]) -> None:
+        """Report no more; the last listener ends the scan."""
+        self._scanners.discard(found)
+        if not self._scanners and self.device.is_scanning and not self.lost.is_set():
+            await self.answered(self.device.stop_scanning())
+
+    async def answered(self, command: Awaitable[_T]) -> _T:
+        """Await what takes a controller no time: one that does not answer has hung, and counts as lost.
+
+        Raises:
+            BleakError: refused, or the controller has gone.
+        """
+        try:
+            async with asyncio.timeout(COMMAND_S):
+                return await translated(command)
+        except TimeoutError:
+            self.lost.set()
+            raise BleakError(f"the Bluetooth controller has not answered for {COMMAND_S:g} s") from None
+
+    async def connect(self, address: hci.Address, seconds: float) -> Connection:
+        """Connect to a device: one after the other, as a controller has one connection in the making.
+
+        Args:
+            address: with its type.
+            seconds: to wait for its answer, from when it is its turn; at most :data:`ANSWER_S`.
+
+        Raises:
+            BleakDeviceNotFoundError: it did not answer in time.
+            BleakError: anything else.
+        """
+        async with self._connecting:
+            if self.lost.is_set():
+                raise BleakError("the Bluetooth controller has gone")
+            before = set(self.device.host.connections)
+            seconds = min(seconds, ANSWER_S)
+            try:
+                async with asyncio.timeout(seconds):
+                    connection = await translated(self.device.connect_le(address, timeout=None))
+            except BaseException as error:
+                # Whoever gives up, by time or cancelled: the controller would go on trying, and take no other.
+                await asyncio.shield(asyncio.ensure_future(self._give_up(address, before)))
+                if not isinstance(error, TimeoutError):
+                    raise
+                text = address.to_string(with_type_qualifier=False)
+                raise BleakDeviceNotFoundError(text, f"{text} did not answer within {seconds:g} s") from None
+        if self.device.connections.get(connection.handle) is not connection:
+            raise BleakError("the connection failed to be established")  # 0x3E: lost before its first packet
+        return connection
+
+    async def _give_up(self, address: hci.Address, before: set[int]) -> None:
+        """Make the controller stop trying. A connection that has come just then belongs to nobody: end it."""
+        host = self.device.host
+        with contextlib.suppress(BleakError):
+            if not self.lost.is_set():
+                await self.answered(host.send_command(hci.HCI_LE_Create_Connection_Cancel_Command()))
+            for handle in [h for h, c in host.connections.items() if h not in before and c.peer_address == address]:
+                reason = hci.HCI_ErrorCode.REMOTE_USER_TERMINATED_CONNECTION_ERROR
+                await self.answered(
+                    host.send_command(hci.HCI_Disconnect_Command(connection_handle=handle, reason=reason))
+                )

@@ -1,0 +1,205 @@
+"""``gammawear record``: what a wearable sends, with what its wearer does as somebody types it, to a trace."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from bleak import BleakClient
+from bleak.backends.device import BLEDevice
+from bleak.backends.scanner import AdvertisementData
+from rich.console import Console
+from rich.markup import escape
+
+from device_emulator.ble import gatt
+from device_emulator.ble.adapter import Adapter, open_adapter, seen_of
+from device_emulator.ble.follower import Follower
+from device_emulator.ble.profiles.base import Profile, Seen
+from device_emulator.ble.sampled import RecordedStream
+from device_emulator.ble.streams import Stream
+from gammawear.options import until_stopped
+from quantization.errors import ProfileError, TraceError
+
+FIND_S = 30.0
+"""A wearable that does not advertise by then is asleep, far away or connected to a phone."""
+SHOW_S = 0.5
+
+
+@dataclass(frozen=True)
+class RecordOptions:
+    """What to record.
+
+    Args:
+        out: the file, which must not exist.
+        labels: activities that can be typed.
+        subject: who wears it.
+        hci: controller for Bumble; None = the platform's own Bluetooth.
+        device: address; None = the first wearable that a profile knows.
+        kinds: profiles to try.
+        rate_hz: wanted; None = the lowest that the device offers.
+        seconds: end by itself after so long; None = never.
+    """
+
+    out: Path
+    labels: tuple[str, ...]
+    subject: str
+    hci: str | None
+    device: str | None
+    kinds: tuple[Profile, ...]
+    rate_hz: float | None
+    seconds: float | None
+
+
+async def record(options: RecordOptions, console: Console) -> None:
+    """Record until ``q``, Ctrl-C or the time is over, and save.
+
+    Raises:
+        ProfileError: no such wearable, or one that cannot be recorded.
+        TraceError: the file exists, or nothing came.
+    """
+    if options.out.exists():
+        raise TraceError(f"{options.out} exists; give another --out")
+    async with open_adapter(options.hci) as adapter:
+        take = _Take(options, console)
+        finished = asyncio.Event()
+
+        async def stop() -> None:
+            finished.set()
+
+        try:
+
+            def typed(line: str) -> None:
+                if not take.typed(line):
+                    finished.set()
+
+            with _typed_lines(typed):
+                await until_stopped(take.run(adapter, finished), stop, seconds=options.seconds)
+        finally:
+            if take.stream is not None and take.stream.samples:
+                take.stream.save(options.out)
+                console.print(f"{take.stream.samples} samples in {escape(str(options.out))}", highlight=False)
+    if take.stream is None or not take.stream.samples:
+        raise TraceError("nothing was received, so nothing was saved")
+
+
+class _Take:
+    """One recording in the making."""
+
+    def __init__(self, options: RecordOptions, console: Console) -> None:
+        self._options = options
+        self._console = console
+        self._label: str | None = None
+        self.stream: RecordedStream | None = None
+        self._follower: Follower | None = None
+        self._found = asyncio.Event()
+        self._ours = False
+
+    async def run(self, adapter: Adapter, finished: asyncio.Event) -> None:
+        following: asyncio.Task[None] | None = None
+        try:
+            async with adapter.scanner(self._heard):
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(FIND_S):
+                        await self._found.wait()
+                if self._follower is None:
+                    raise ProfileError("device", self._why_none())
+                following = asyncio.create_task(self._follower.run(adapter))
+                await self._show(self._follower, finished)
+        finally:
+            if following is not None:
+                following.cancel()
+                await asyncio.gather(following, return_exceptions=True)
+
+    def _heard(self, device: BLEDevice, heard: AdvertisementData) -> None:
+        wanted = self._options.device
+        if wanted is not None and device.address.upper() != wanted.upper():
+            return
+        seen = seen_of(device, heard)
+        if self._follower is None:
+            self._ours |= gatt.SERVICE in seen.services
+            profile = next((kind for kind in self._options.kinds if kind.knows(seen)), None)
+            if profile is None:
+                return
+            self._follower = self._new_follower(seen, profile)
+            self._found.set()
+        if device.address == self._follower.address:
+            self._follower.heard(device, heard.rssi)
+
+    def _new_follower(self, seen: Seen, profile: Profile) -> Follower:
+        options = self._options
+
+        async def make(_: BleakClient) -> Stream:
+            self.stream = RecordedStream(
+                seen.name or seen.address, profile=profile, rate_hz=options.rate_hz, labels=options.labels,
+                subject=options.subject,
+            )  # fmt: skip
+            self.stream.set_label(self._label)
+            return self.stream
+
+        self._console.print(f"{escape(seen.name)} ({seen.address}), a {profile.title}", highlight=False)
+        return Follower(seen.address, make, lambda _: None)
+
+    def _why_none(self) -> str:
+        if self._ours:
+            return "a gammawear wearable sends codes, not samples: record with another, or with its own firmware"
+        return f"no wearable that a profile knows was heard in {FIND_S:g} s; gammawear bridge --scan lists what is near"
+
+    def typed(self, line: str) -> bool:
+        """Take a line of the user's: a label, its number, nothing, or ``q``; False for the end."""
+        text = line.strip()
+        labels = self._options.labels
+        if text.lower() in ("q", "quit"):
+            return False
+        if text.isdigit() and 1 <= int(text) <= len(labels):
+            text = labels[int(text) - 1]
+        if text and text not in labels:
+            self._console.print(f"no label {escape(text)!r}; there are {', '.join(labels)}", highlight=False)
+            return True
+        self._label = text or None
+        if self.stream is not None:
+            self.stream.set_label(self._label)
+        return True
+
+    async def _show(self, follower: Follower, finished: asyncio.Event) -> None:
+        numbered = "  ".join(f"{n} {label}" for n, label in enumerate(self._options.labels, start=1))
+        self._console.print(f"type a number and Enter: {numbered}  (Enter alone: no label, q: save and end)")
+        with self._console.status("connecting") as status:
+            while not finished.is_set():
+                samples = 0 if self.stream is None else self.stream.samples
+                doing = self._label or "no label"
+                trouble = f", {follower.error}" if follower.error else ""
+                status.update(f"{follower.state}: {samples} samples, {doing}{escape(trouble)}")
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(SHOW_S):
+                        await finished.wait()
+
+
+@contextlib.contextmanager
+def _typed_lines(take: Callable[[str], None]) -> Iterator[None]:
+    """Call ``take`` with each line of standard input, on the loop."""
+    loop, descriptor = asyncio.get_running_loop(), sys.stdin.fileno()
+    pending = bytearray()
+
+    def read() -> None:
+        data = os.read(descriptor, 4096)
+        if not data:
+            loop.remove_reader(descriptor)
+        pending.extend(data)
+        del pending[:-4096]
+        while b"\n" in pending:
+            line, _, rest = bytes(pending).partition(b"\n")
+            pending[:] = rest
+            take(line.decode(errors="replace"))
+
+    with contextlib.suppress(PermissionError, NotImplementedError):  # a file, or Windows: nobody types
+        loop.add_reader(descriptor, read)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(NotImplementedError):
+            loop.remove_reader(descriptor)

@@ -1,0 +1,142 @@
+"""``gammawear wearable`` and ``gammawear bridge`` as processes of their own, on a virtual radio between them."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import re
+import shutil
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ble_boards import BoardPeripheral, worn
+from ble_stack import FAST, address_of
+from emulated_boards import Thingy52Board
+from needed import need
+from stack import PATIENCE_S, new_gateway, patient_devices, serving, until
+from test_gammawear_service import start
+from typer.testing import CliRunner
+
+from device_emulator.ble.air import Air
+from gammawear.cli import app
+from models.datasets import load
+from quantization.errors import GammawearError
+from quantization.imu import ACC_GYRO
+
+__all__ = ["patient_devices", "start"]
+
+
+async def fetch(address: str) -> str:
+    def read() -> str:
+        with urllib.request.urlopen(address, timeout=PATIENCE_S) as answer:  # noqa: S310 - our own address
+            return answer.read().decode()
+
+    return await asyncio.to_thread(read)
+
+
+async def test_wearables_bridge_and_gateway_as_processes(
+    start: Callable[..., Any], mosquitto: Any, tmp_path: Path
+) -> None:
+    need(promtool := shutil.which("promtool"), "promtool (Debian: apt install prometheus)")
+    gateway = new_gateway(mosquitto.settings)
+    async with serving(gateway):
+        wearing = await start("wearable", "--count", "8", "--air", "0", "--speed", "4")
+        hci = (await wearing.says(r"--hci (tcp-client:\S+)"))[1]
+        bonds = str(tmp_path / "bonds.json")
+        options = ("--hci", hci, "--port", str(mosquitto.port), "--metrics-port", "0", "--bonds", bonds)
+        bridge = await start("bridge", *options)
+        address = (await bridge.says(r"metrics on (http://\S+)"))[1]
+        names = {f"ble-{n:02d}" for n in range(1, 9)}
+        await until(lambda: {d.device for d in gateway.snapshot() if d.packets >= 20} == names)
+        assert {d.device for d in gateway.snapshot() if d.online} == names
+        assert {d.source for d in gateway.snapshot()} == {"synthetic"}
+        text = await fetch(address)
+        assert 'gammawear_bridge_devices{state="streaming"} 8.0' in text
+        assert 'gammawear_bridge_connections_total{device="ble-01"} 1.0' in text
+        checked = await asyncio.to_thread(
+            subprocess.run, [promtool, "check", "metrics"], input=text, capture_output=True, text=True, check=False
+        )
+        assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+
+        bridge.press_ctrl_c()
+        assert await bridge.ends() == 0, bridge.err
+        wearing.press_ctrl_c()
+        assert await wearing.ends() == 0, wearing.err
+        await until(lambda: not any(d.online for d in gateway.snapshot()))
+    sent = int((await wearing.says(r"made, (\d+) sent"))[1])
+    losses = gateway.pipeline.losses
+    assert (losses.accepted, losses.lost) == (sent, 0)
+    for command in (wearing, bridge):
+        assert not [line for line in command.err if re.search("Traceback|ERROR", line)], command.err
+
+
+async def test_scan_lists_what_is_near(start: Callable[..., Any]) -> None:
+    wearing = await start("wearable", "--count", "2", "--air", "0")
+    hci = (await wearing.says(r"--hci (tcp-client:\S+)"))[1]
+    scan = await start("bridge", "--scan", "--hci", hci)
+    assert await scan.ends() == 0, scan.err
+    assert len([line for line in scan.out if re.search(r"C0:00:00:00:00:0\d.*ble-0\d.*gammawear", line)]) == 2
+    wearing.press_ctrl_c()
+    assert await wearing.ends() == 0
+
+
+async def test_a_recording_with_typed_labels_can_be_trained_on(tmp_path: Path) -> None:
+    air = Air(FAST)
+    board = BoardPeripheral(Thingy52Board(), air, address_of(1))
+    out = tmp_path / "anna_1.gwtrace"
+    program = shutil.which("gammawear", path=str(Path(sys.executable).parent))
+    assert program is not None
+    async with worn(air, board) as hci:
+        options = ("--out", str(out), "--labels", "walk,sit", "--rate", "20", "--hci", hci)
+        process = await asyncio.create_subprocess_exec(
+            program, "record", *options, stdin=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        )
+        assert process.stdin is not None
+        await until(lambda: len(board.values) > 60)
+        for typed in ("1", "run", "sit", ""):  # a number, none of the labels, a label, nothing
+            process.stdin.write(f"{typed}\n".encode())
+            begun = len(board.values)
+            await until(lambda begun=begun: len(board.values) > begun + 30)
+        process.stdin.write(b"q\n")
+        _, errors = await asyncio.wait_for(process.communicate(), PATIENCE_S)
+    assert process.returncode == 0, errors
+    assert b"no label 'run'; there are walk, sit" in errors
+    (recording,) = load("own", tmp_path)
+    assert (recording.subject, recording.labels, recording.channels) == ("anna", ("sit", "walk"), ACC_GYRO)
+    assert recording.rate_hz == pytest.approx(20, rel=0.03)
+    runs = [int(label) for label, _ in itertools.groupby(recording.label)]
+    assert runs == [-1, 1, 0, -1]  # walk went on while "run" was refused
+    magnitude = np.linalg.norm(recording.values[:, :3], axis=1)
+    assert np.median(magnitude) == pytest.approx(1, abs=0.3)  # in g; somebody walks
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "text"),
+    [
+        ("wearable", 2, "give --air PORT"),
+        ("wearable --hci usb:0 --count 2", 2, "one dongle is one wearable"),
+        ("wearable --hci tcp-client:127.0.0.1:{port}", 1, "no Bluetooth controller at tcp-client:127.0.0.1:{port}"),
+        (
+            "bridge --scan --hci tcp-client:127.0.0.1:{port}",
+            1,
+            "no Bluetooth controller at tcp-client:127.0.0.1:{port}",
+        ),
+        ("bridge --scan --hci nonsense", 1, "no Bluetooth controller at nonsense"),
+        ("bridge --scan --profile shoe", 1, "no profile 'shoe'; known: polar-h10"),
+        ("bridge --scan --profile-file none.toml", 1, "none.toml"),
+        ("bridge --name left", 2, "ADDRESS=ID"),
+        ("record --out a.gwtrace --labels walk,walk", 2, "different names"),
+    ],
+)
+def test_what_cannot_be_is_said(arguments: str, status: int, text: str, free_port: int, tmp_path: Path) -> None:
+    filled = arguments.replace("{port}", str(free_port)).replace("none.toml", str(tmp_path / "none.toml"))
+    result = CliRunner().invoke(app, filled.split())
+    said = result.output if status == 2 else str(result.exception)
+    assert (result.exit_code, text.replace("{port}", str(free_port)) in said) == (status, True), said
+    assert status == 2 or isinstance(result.exception, GammawearError)
