@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gammawear import options
-from gammawear.options import broker_settings, bundle_dirs, parse_axes, until_stopped
+from gammawear.options import bundle_dirs, parse_axes, takes_broker, until_stopped
 from gammawear.serve import make_sources
 from models.bundle import load_bundle
 from protocol.broker_settings import BrokerSettings
@@ -89,6 +89,7 @@ def wearable_command(
     )  # fmt: skip
 
 
+@takes_broker
 def bridge_command(
     hci: Hci = None,
     bundle: Annotated[str, typer.Option(help="Whose codebook other makers' wearables are quantized with.")] = "wrist6",
@@ -110,15 +111,8 @@ def bridge_command(
     bonds: Annotated[Path, typer.Option(help="Keys of bonded devices, where --hci is given.")] = BONDS,
     seconds: Annotated[float | None, typer.Option(min=0, help="Stop after so long.")] = None,
     bundles: options.Bundles = None,
-    host: options.Host = "127.0.0.1",
-    port: options.Port = 1883,
-    username: options.Username = None,
-    password: options.Password = None,
-    tls: options.Tls = False,
-    ca_file: options.CaFile = None,
-    cert_file: options.CertFile = None,
-    key_file: options.KeyFile = None,
-    mqtt: options.MqttVersion = "auto",
+    *,
+    broker: BrokerSettings,
 ) -> None:
     """Connect wearables over Bluetooth and publish what they send over MQTT. Ctrl-C ends it cleanly.
 
@@ -137,10 +131,6 @@ def bridge_command(
     if scan:
         asyncio.run(_scan(hci, kinds))
         return
-    broker = broker_settings(
-        host, port, username=username, password=password, tls=tls, ca_file=ca_file, cert_file=cert_file,
-        key_file=key_file, mqtt=mqtt,
-    )  # fmt: skip
     loaded = load_bundle(bundle, bundle_dirs(bundles))
     if hci is not None:
         bonds.parent.mkdir(parents=True, exist_ok=True)
@@ -169,7 +159,7 @@ def record_command(
     profile_file: Annotated[
         list[Path] | None, typer.Option(help="TOML file of a kind of your own; may repeat.")
     ] = None,
-    rate: Annotated[float | None, typer.Option(min=5, max=1000, help="Hz; else the lowest that it offers.")] = None,
+    rate: Annotated[float | None, typer.Option(min=5, max=1000, help="Hz; else the highest up to 60.")] = None,
     seconds: Annotated[float | None, typer.Option(min=0, help="Stop after so long.")] = None,
 ) -> None:
     """Record what a wearable sends, with the activities that you type, to a trace for `gammawear train har`.

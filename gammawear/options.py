@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import inspect
 import signal
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -17,34 +19,27 @@ from protocol.broker_settings import BrokerSettings
 from quantization.errors import SensorError
 from quantization.sensor import Axes
 
-Host = Annotated[str, typer.Option(help="Broker's host.", envvar="GAMMAWEAR_BROKER")]
-Port = Annotated[int, typer.Option(help="Broker's port.", envvar="GAMMAWEAR_PORT", min=1, max=65535)]
-Username = Annotated[str | None, typer.Option(help="Broker's user.", envvar="GAMMAWEAR_USERNAME")]
-Password = Annotated[
-    str | None, typer.Option(help="Better given in the environment.", envvar="GAMMAWEAR_PASSWORD", show_envvar=True)
-]
-Tls = Annotated[bool, typer.Option("--tls", help="Encrypt the connection.", envvar="GAMMAWEAR_TLS")]
-CaFile = Annotated[Path | None, typer.Option(help="Certificate authority that signed the broker's certificate.")]
-CertFile = Annotated[Path | None, typer.Option(help="Our own certificate, where the broker asks for one.")]
-KeyFile = Annotated[Path | None, typer.Option(help="The key of it.")]
-MqttVersion = Annotated[str, typer.Option("--mqtt", help="auto (5, else 3.1.1), 5 or 3.1.1.")]
 Bundles = Annotated[list[Path] | None, typer.Option(help="Folder of bundles, besides those that ship; may repeat.")]
 SPEED_HELP = "Seconds of signal in a second."
 
 
 def broker_settings(
-    host: str,
-    port: int,
-    *,
-    username: str | None = None,
-    password: str | None = None,
-    tls: bool = False,
-    ca_file: Path | None = None,
-    cert_file: Path | None = None,
-    key_file: Path | None = None,
-    mqtt: str = "auto",
+    host: Annotated[str, typer.Option(help="Broker's host.", envvar="GAMMAWEAR_BROKER")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Broker's port.", envvar="GAMMAWEAR_PORT", min=1, max=65535)] = 1883,
+    username: Annotated[str | None, typer.Option(help="Broker's user.", envvar="GAMMAWEAR_USERNAME")] = None,
+    password: Annotated[
+        str | None,
+        typer.Option(help="Better given in the environment.", envvar="GAMMAWEAR_PASSWORD", show_envvar=True),
+    ] = None,
+    tls: Annotated[bool, typer.Option("--tls", help="Encrypt the connection.", envvar="GAMMAWEAR_TLS")] = False,
+    ca_file: Annotated[
+        Path | None, typer.Option(help="Certificate authority that signed the broker's certificate.")
+    ] = None,
+    cert_file: Annotated[Path | None, typer.Option(help="Our own certificate, where the broker asks for one.")] = None,
+    key_file: Annotated[Path | None, typer.Option(help="The key of it.")] = None,
+    mqtt: Annotated[str, typer.Option("--mqtt", help="auto (5, else 3.1.1), 5 or 3.1.1.")] = "auto",
 ) -> BrokerSettings:
-    """Options to settings."""
+    """The options that :func:`takes_broker` gives a command, as settings."""
     if mqtt not in ("auto", "5", "3.1.1"):
         raise typer.BadParameter(f"--mqtt is auto, 5 or 3.1.1, not {mqtt!r}")
     return BrokerSettings(
@@ -58,6 +53,22 @@ def broker_settings(
         key_file=key_file,
         protocol=cast("Any", mqtt),
     )
+
+
+def takes_broker(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of a broker, after its own; it gets them as ``broker``, its last parameter."""
+    own, shared = (inspect.signature(f, eval_str=True).parameters for f in (command, broker_settings))
+    kept = [parameter for name, parameter in own.items() if name != "broker"]
+
+    @functools.wraps(command)
+    def with_broker(**arguments: object) -> None:
+        given = {name: arguments.pop(name) for name in shared}
+        command(**arguments, broker=broker_settings(**cast("Any", given)))
+
+    parameters = [*kept, *shared.values()]
+    with_broker.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    with_broker.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return with_broker
 
 
 def bundle_dirs(folders: list[Path] | None) -> tuple[Path, ...]:

@@ -41,7 +41,7 @@ class RecordOptions:
         hci: controller for Bumble; None = the platform's own Bluetooth.
         device: address; None = the first wearable that a profile knows.
         kinds: profiles to try.
-        rate_hz: wanted; None = the lowest that the device offers.
+        rate_hz: wanted; None = the highest that it offers up to 60.
         seconds: end by itself after so long; None = never.
     """
 

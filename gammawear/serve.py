@@ -14,7 +14,7 @@ from device_emulator.fleet import Fleet
 from device_emulator.link import LinkSettings
 from device_emulator.source import Source
 from gammawear import options
-from gammawear.options import broker_settings, bundle_dirs, parse_axes, until_stopped
+from gammawear.options import bundle_dirs, parse_axes, takes_broker, until_stopped
 from gammawear.wearables import (
     WearableOptions,
     dataset_sources,
@@ -26,6 +26,7 @@ from gammawear.wearables import (
 from gateway.service import Gateway, GatewaySettings
 from models.bundle import Bundle, load_bundle
 from models.evaluate import material_for
+from protocol.broker_settings import BrokerSettings
 
 logger = logging.getLogger(__name__)
 _NOTES = Console(stderr=True)
@@ -33,6 +34,7 @@ DEFAULT_METRICS_PORT = 9464
 """Where exporters without a port of their own usually listen (OpenTelemetry's choice)."""
 
 
+@takes_broker
 def device_command(
     count: Annotated[int | None, typer.Option(min=1, help="How many wearables.")] = None,
     bundle: Annotated[str, typer.Option(help="Whose codebook to quantize with.")] = "wrist6",
@@ -51,15 +53,8 @@ def device_command(
     prefix: Annotated[str, typer.Option(help="Of the device ids.")] = "wearable",
     seconds: Annotated[float | None, typer.Option(min=0, help="Stop after so long.")] = None,
     bundles: options.Bundles = None,
-    host: options.Host = "127.0.0.1",
-    port: options.Port = 1883,
-    username: options.Username = None,
-    password: options.Password = None,
-    tls: options.Tls = False,
-    ca_file: options.CaFile = None,
-    cert_file: options.CertFile = None,
-    key_file: options.KeyFile = None,
-    mqtt: options.MqttVersion = "auto",
+    *,
+    broker: BrokerSettings,
 ) -> None:
     """Emulate wearables that quantize and publish over MQTT. Ctrl-C ends them cleanly.
 
@@ -70,10 +65,6 @@ def device_command(
       gammawear device --dataset sp_sw_har.zip --part bmi270 --host broker.local --tls
     """
     loaded = load_bundle(bundle, bundle_dirs(bundles))
-    broker = broker_settings(
-        host, port, username=username, password=password, tls=tls, ca_file=ca_file, cert_file=cert_file,
-        key_file=key_file, mqtt=mqtt,
-    )  # fmt: skip
     sources = make_sources(
         loaded, count=count, dataset=dataset, subjects=subjects, traces=trace, part=part, rate=rate, seed=seed
     )
@@ -136,6 +127,7 @@ def chosen_people(bundle: Bundle, present: list[str], subjects: str | None) -> l
     return [subject for subject in present if subject not in seen]
 
 
+@takes_broker
 def gateway_command(
     bundles: options.Bundles = None,
     metrics_port: Annotated[int, typer.Option(min=0, max=65535, help="Of /metrics; 0 for any.")] = DEFAULT_METRICS_PORT,
@@ -145,15 +137,8 @@ def gateway_command(
     deadline: Annotated[float, typer.Option(min=0, help="Milliseconds that a window waits for others.")] = 20.0,
     client_id: Annotated[str, typer.Option(help="Names the session that the broker keeps.")] = "gammawear-gateway",
     seconds: Annotated[float | None, typer.Option(min=0, help="Stop after so long.")] = None,
-    host: options.Host = "127.0.0.1",
-    port: options.Port = 1883,
-    username: options.Username = None,
-    password: options.Password = None,
-    tls: options.Tls = False,
-    ca_file: options.CaFile = None,
-    cert_file: options.CertFile = None,
-    key_file: options.KeyFile = None,
-    mqtt: options.MqttVersion = "auto",
+    *,
+    broker: BrokerSettings,
 ) -> None:
     """Receive, recognise, publish predictions, and serve /metrics. Ctrl-C ends it cleanly.
 
@@ -167,10 +152,7 @@ def gateway_command(
 
     torch.set_num_threads(1)  # several threads for such small batches only get in each other's way
     settings = GatewaySettings(
-        broker=broker_settings(
-            host, port, username=username, password=password, tls=tls, ca_file=ca_file, cert_file=cert_file,
-            key_file=key_file, mqtt=mqtt,
-        ),
+        broker=broker,
         client_id=client_id,
         bundle_dirs=bundle_dirs(bundles),
         batch_size=batch,
@@ -181,7 +163,7 @@ def gateway_command(
     )  # fmt: skip
     gateway = Gateway(settings)
     names = ", ".join(bundle.reference for bundle in gateway.bundles.serving)
-    _NOTES.print(f"serving {names} from {host}:{port}; metrics on http://{metrics_address}:{metrics_port}/metrics")
+    _NOTES.print(f"serving {names} from {broker.address}; metrics on http://{metrics_address}:{metrics_port}/metrics")
     asyncio.run(until_stopped(gateway.run(), gateway.stop, seconds=seconds))
     summary = gateway.summary()
     _NOTES.print(f"{summary.packets} packets, {summary.lost} lost, {summary.answers} answers")
