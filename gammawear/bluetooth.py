@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,6 +40,8 @@ class BluetoothMissingError(GammawearError, ImportError):
 
 
 def _need_bluetooth() -> None:
+    """Refuse without the extra; and let us, not Bumble with tracebacks, say what goes wrong on a link."""
+    logging.getLogger("bumble").setLevel(logging.CRITICAL)
     if not all(importlib.util.find_spec(name) for name in ("bleak", "bleak_retry_connector", "bumble")):
         raise BluetoothMissingError("Bluetooth needs an extra: pip install 'gammawear[ble]'")
 

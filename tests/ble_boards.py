@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
 from typing import Any
 
 import numpy as np
-from ble_stack import BRIDGE
 from bumble.att import Attribute
 from bumble.core import UUID, AdvertisingData
 from bumble.device import Connection
@@ -191,19 +189,3 @@ class BoardPeripheral:
     def _on_disconnection(self, _: int) -> None:
         self._connection = None
         self._subscribed.clear()
-
-
-@contextlib.asynccontextmanager
-async def worn(air: Air, *peripherals: BoardPeripheral) -> AsyncIterator[str]:
-    """Run them; gives the transport for a bridge. What one of them did wrong is raised at the end."""
-    tasks = [asyncio.create_task(peripheral.run()) for peripheral in peripherals]
-    try:
-        yield f"tcp-client:127.0.0.1:{await air.serve('bridge', BRIDGE)}"
-        for task in tasks:
-            if task.done():
-                task.result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await air.close()

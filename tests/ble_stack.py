@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+from ble_boards import BoardPeripheral
 from stack import PATIENCE_S
 
 from device_emulator.ble.air import Air, AirSettings
@@ -61,9 +62,9 @@ async def told(broker: BrokerSettings) -> AsyncIterator[Callable[[int], Callable
 
 
 @contextlib.asynccontextmanager
-async def flying(air: Air, *wearables: Wearable) -> AsyncIterator[str]:
-    """Run wearables on the air; gives the transport for a bridge."""
-    tasks = [asyncio.create_task(w.run()) for w in wearables]
+async def flying(air: Air, *peripherals: Wearable | BoardPeripheral) -> AsyncIterator[str]:
+    """Run them on the air; gives the transport for a bridge. What one of them did wrong is raised at the end."""
+    tasks = [asyncio.create_task(peripheral.run()) for peripheral in peripherals]
     try:
         port = await air.serve("bridge", BRIDGE)
         yield f"tcp-client:127.0.0.1:{port}"

@@ -88,7 +88,10 @@ def test_the_start_is_what_polar_documents():
         ("fb005c81-02e7-f387-1cad-8acd2d8df0c8", "02 05 00 01 34 00 01 01 10 00 02 01 d0 07 04 01 03", True),
     ]
     assert [w.data.hex(" ") for w in h10(200.0).start] == ["03 02", "02 02 00 01 c8 00 01 01 10 00 02 01 08 00"]
-    assert [w.data.hex(" ") for w in h10(25.0, acc_g=2.0).start] == ["03 02", "02 02 00 01 19 00 01 01 10 00 02 01 02 00"]
+    assert [w.data.hex(" ") for w in h10(25.0, acc_g=2.0).start] == [
+        "03 02",
+        "02 02 00 01 19 00 01 01 10 00 02 01 02 00",
+    ]
 
 
 def test_the_stop_and_what_to_subscribe_to():

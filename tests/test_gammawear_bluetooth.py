@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ble_boards import BoardPeripheral, worn
-from ble_stack import FAST, address_of
+from ble_boards import BoardPeripheral
+from ble_stack import FAST, address_of, flying
 from emulated_boards import Thingy52Board
 from needed import need
 from stack import PATIENCE_S, new_gateway, patient_devices, serving, until
@@ -92,7 +92,7 @@ async def test_a_recording_with_typed_labels_can_be_trained_on(tmp_path: Path) -
     out = tmp_path / "anna_1.gwtrace"
     program = shutil.which("gammawear", path=str(Path(sys.executable).parent))
     assert program is not None
-    async with worn(air, board) as hci:
+    async with flying(air, board) as hci:
         options = ("--out", str(out), "--labels", "walk,sit", "--rate", "20", "--hci", hci)
         process = await asyncio.create_subprocess_exec(
             program, "record", *options, stdin=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE

@@ -31,6 +31,8 @@ SUPERVISION_TIMEOUT: Final = 0x08
 """The reason for which both sides lose a connection that has faded (Bluetooth Core 5.4, Vol 1, Part F, 1.3)."""
 BUFFERS: Final = 8
 """ACL packets that a controller takes from its host before it makes it wait; nRF52 controllers have 3 to 10."""
+CLOSE_S: Final = 1.0
+"""For hosts in other processes to be let go."""
 _ATT_CID: Final = 4
 _NOTIFICATION: Final = 0x1B
 
@@ -76,6 +78,7 @@ class Air:
         self._random = random.Random(self.settings.seed)  # noqa: S311 - faults, not secrets
         self._controllers: dict[str, _AirController] = {}
         self._servers: list[asyncio.Server] = []
+        self._carrying: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._fading: dict[str, asyncio.TimerHandle] = {}
         self._mourning: list[asyncio.TimerHandle] = []
 
@@ -109,7 +112,13 @@ class Air:
         controller = self._controller(name, address)
 
         async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await _carry_hci(controller, reader, writer)
+            task = asyncio.current_task()
+            assert task is not None  # noqa: S101 - asyncio makes one for each connection
+            self._carrying[task] = writer
+            try:
+                await _carry_hci(controller, reader, writer)
+            finally:
+                del self._carrying[task]
 
         try:
             server = await asyncio.start_server(carry, host, port)
@@ -120,13 +129,17 @@ class Air:
         return taken
 
     async def close(self) -> None:
-        """Stop listening and let go of timers."""
+        """Stop listening, let hosts in other processes go, and stop all timers."""
         for timer in (*self._fading.values(), *self._mourning):
             timer.cancel()
         for server in self._servers:
             server.close()
         for controller in self._controllers.values():
             controller.close()
+        for writer in self._carrying.values():
+            writer.close()
+        if self._carrying:
+            await asyncio.wait(self._carrying, timeout=CLOSE_S)
 
     def _controller(self, name: str, address: str) -> _AirController:
         if (old := self._controllers.get(address)) is not None:
@@ -329,6 +342,8 @@ class _AirController(Controller):
     def close(self) -> None:
         """Stop all timers."""
         self.le_legacy_advertiser.stop()
+        for advertising in self.advertising_sets.values():
+            advertising.stop()
         for timer in self._events.values():
             timer.cancel()
 

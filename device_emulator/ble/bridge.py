@@ -212,18 +212,36 @@ class Bridge:
         if settings.addresses and seen.address not in settings.addresses:
             return None
         ours = gatt.SERVICE in seen.services
-        profile = None if ours else next((p for p in settings.profiles if p.knows(seen)), None)
-        if not ours and profile is None:
+        known = () if ours else tuple(profile for profile in settings.profiles if profile.knows(seen))
+        if not ours and not known:
             return None
         if len(self.followers) >= settings.max_devices:
             self._refuse(seen, f"{settings.max_devices} devices are followed already")
             return None
-        if profile is None:
+        if ours:
             return self._our_stream(seen)
-        if settings.codebook is None:
-            self._refuse(seen, f"a {profile.title} needs a codebook to quantize with: choose a bundle")
+        try:
+            profile, codebook = self._fitting(known)
+        except ProfileError as error:
+            self._refuse(seen, str(error))
             return None
-        return self._their_stream(seen, profile, settings.codebook)
+        return self._their_stream(seen, profile, codebook)
+
+    def _fitting(self, known: tuple[Profile, ...]) -> tuple[Profile, Codebook]:
+        """The first of these that can serve the codebook, and it.
+
+        Raises:
+            ProfileError: none can; for all time, so that no connection is worth trying.
+        """
+        codebook = self.settings.codebook
+        if codebook is None:
+            raise ProfileError("codebook", f"a {known[0].title} needs one to quantize with: choose a bundle")
+        fitting = [profile for profile in known if profile.channels == codebook.channels]
+        if not fitting:
+            measures, wants = ", ".join(known[0].channels), ", ".join(codebook.channels)
+            raise ProfileError("channels", f"a {known[0].title} measures {measures}; the bundle wants {wants}")
+        fitting[0].open(rate_hz=codebook.rate_hz)  # for its refusal
+        return fitting[0], codebook
 
     def _refuse(self, seen: Seen, reason: str) -> None:
         if seen.address not in self._refused:
@@ -242,7 +260,9 @@ class Bridge:
         self, seen: Seen, profile: Profile, codebook: Codebook
     ) -> Callable[[BleakClient], Awaitable[Stream]]:
         async def make(_: BleakClient) -> Stream:
-            device_id = self._claim(seen.address, re.sub(r"[^A-Za-z0-9_-]+", "-", seen.name)[:32])
+            # Not the name of the first advertisement: it often comes in a scan response, a moment later.
+            name = self.followers[seen.address].name
+            device_id = self._claim(seen.address, re.sub(r"[^A-Za-z0-9_-]+", "-", name)[:32])
             return SampleStream(
                 device_id, *self._outlets(device_id, seen.address),
                 profile=profile, codebook=codebook, axes=self.settings.axes, packet_s=self.settings.packet_s,

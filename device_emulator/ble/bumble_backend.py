@@ -10,8 +10,8 @@ bleak takes backends through its public ``backend=`` argument; these get the rad
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Final, cast
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar, cast
 
 from bleak.args import SizedBuffer
 from bleak.assigned_numbers import CharacteristicPropertyName
@@ -28,6 +28,8 @@ from bumble.device import Advertisement, Connection, Peer
 from bumble.gatt import GATT_CLIENT_CHARACTERISTIC_CONFIGURATION_DESCRIPTOR, Characteristic
 
 from device_emulator.ble.central import Central, translated
+
+_T = TypeVar("_T")
 
 MTU: Final = 247
 """Fills one link-layer packet with data length extension."""
@@ -97,7 +99,8 @@ class BumbleScanner(BaseBleakScanner):
 
 def _services(advertisement: Advertisement) -> list[str]:
     lists = (advertisement.data.get_all(kind) for kind in _SERVICE_LISTS)
-    return [_text(uuid) for found in lists for uuids in found for uuid in uuids]
+    # Bumble joins an advertisement and its scan response, which may say the same.
+    return list(dict.fromkeys(_text(uuid) for found in lists for uuids in found for uuid in uuids))
 
 
 def _text(uuid: core.UUID) -> str:
@@ -127,6 +130,7 @@ class BumbleClient(BaseBleakClient):
         self._connection: Connection | None = None
         self._peer: Peer | None = None
         self._subscribers: dict[int, Callable[[bytes], None]] = {}
+        self._operations: set[asyncio.Future[Any]] = set()
 
     @property
     def name(self) -> str:
@@ -151,8 +155,8 @@ class BumbleClient(BaseBleakClient):
         try:
             if pair:
                 await self.pair()
-            await translated(self._peer.request_mtu(MTU))
-            self.services = await translated(self._discover(self._peer))
+            await self._on_link(self._peer.request_mtu(MTU))
+            self.services = await self._on_link(self._discover(self._peer))
         except BaseException:
             await self.disconnect()
             raise
@@ -177,6 +181,19 @@ class BumbleClient(BaseBleakClient):
     def _forget(self) -> None:
         self._connection = self._peer = None
         self._subscribers.clear()
+        for operation in self._operations:
+            operation.cancel()
+
+    async def _on_link(self, operation: Awaitable[_T]) -> _T:
+        """Await an operation that ends with the link.
+
+        Bumble ends only the request that is on its way. The next one in the queue would go out to nobody and wait half
+        a minute for an answer.
+        """
+        going_on = asyncio.ensure_future(operation)
+        self._operations.add(going_on)
+        going_on.add_done_callback(self._operations.discard)
+        return await translated(going_on)
 
     async def pair(self, *_: object, **__: object) -> None:
         """Encrypt the link: with the bond's key, or by pairing anew (LE Secure Connections, kept)."""
@@ -187,12 +204,12 @@ class BumbleClient(BaseBleakClient):
         async with asyncio.timeout(PAIR_S):
             if keystore is not None and await keystore.get(str(connection.peer_address)) is not None:
                 try:
-                    await translated(connection.encrypt())
+                    await self._on_link(connection.encrypt())
                 except BleakError:
                     await keystore.delete(str(connection.peer_address))  # the device has forgotten the bond
                     raise
             else:
-                await translated(connection.pair())
+                await self._on_link(connection.pair())
 
     async def unpair(self) -> None:
         """Forget the bond."""
@@ -212,7 +229,7 @@ class BumbleClient(BaseBleakClient):
         """Read a value."""
         self._live()
         proxy = cast("gatt_client.CharacteristicProxy[bytes]", characteristic.obj)
-        return bytearray(await translated(proxy.read_value()))
+        return bytearray(await self._on_link(proxy.read_value()))
 
     async def read_gatt_descriptor(
         self,
@@ -224,7 +241,7 @@ class BumbleClient(BaseBleakClient):
         """Read a descriptor."""
         self._live()
         proxy = cast("gatt_client.DescriptorProxy", descriptor.obj)
-        return bytearray(await translated(proxy.read_value()))
+        return bytearray(await self._on_link(proxy.read_value()))
 
     async def write_gatt_char(
         self,
@@ -235,13 +252,13 @@ class BumbleClient(BaseBleakClient):
         """Write a value."""
         self._live()
         proxy = cast("gatt_client.CharacteristicProxy[bytes]", characteristic.obj)
-        await translated(proxy.write_value(bytes(data), with_response=response))
+        await self._on_link(proxy.write_value(bytes(data), with_response=response))
 
     async def write_gatt_descriptor(self, descriptor: BleakGATTDescriptor, data: SizedBuffer) -> None:
         """Write a descriptor."""
         self._live()
         proxy = cast("gatt_client.DescriptorProxy", descriptor.obj)
-        await translated(proxy.write_value(bytes(data), with_response=True))
+        await self._on_link(proxy.write_value(bytes(data), with_response=True))
 
     async def start_notify(
         self, characteristic: BleakGATTCharacteristic, callback: NotifyCallback, **_: object
@@ -254,7 +271,7 @@ class BumbleClient(BaseBleakClient):
 
         self._subscribers[characteristic.handle] = deliver
         proxy = cast("gatt_client.CharacteristicProxy[bytes]", characteristic.obj)
-        await translated(proxy.subscribe(deliver))
+        await self._on_link(proxy.subscribe(deliver))
 
     async def stop_notify(self, characteristic: BleakGATTCharacteristic) -> None:
         """Unsubscribe; what was on its way before the device has been told is delivered."""
@@ -262,8 +279,8 @@ class BumbleClient(BaseBleakClient):
         proxy = cast("gatt_client.CharacteristicProxy[bytes]", characteristic.obj)
         # Bumble forgets the subscriber first and tells the device then, and would drop what comes in between.
         if switch := proxy.get_descriptor(GATT_CLIENT_CHARACTERISTIC_CONFIGURATION_DESCRIPTOR):
-            await translated(switch.write_value(bytes(2), with_response=True))
-        await translated(proxy.unsubscribe(self._subscribers.pop(characteristic.handle, None)))
+            await self._on_link(switch.write_value(bytes(2), with_response=True))
+        await self._on_link(proxy.unsubscribe(self._subscribers.pop(characteristic.handle, None)))
 
     def _live(self) -> tuple[Connection, Peer]:
         if self._connection is None or self._peer is None:

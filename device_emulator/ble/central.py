@@ -28,6 +28,9 @@ wants one waits so long for a device that is not there."""
 COMMAND_S: Final = 4.0
 """Controllers answer commands within milliseconds: one that has not by then has hung."""
 
+_APPLICATION_ERROR: Final = 0x80
+"""From here on up a profile says what an error means (Bluetooth Core 5.4, Vol 3, Part F, 3.4.1.1)."""
+
 _T = TypeVar("_T")
 
 
@@ -35,17 +38,23 @@ async def translated(operation: Awaitable[_T]) -> _T:
     """Await one of Bumble's operations; what it raises comes out as :class:`bleak.exc.BleakError`.
 
     Bumble cancels what waits when a link or a controller goes; unless we have been cancelled ourselves, that is an
-    error like any other.
+    error like any other. If we are, the operation goes on to its end without us: the answer to a request that is given
+    up would be taken for the next one's, and Bumble's ``asyncio.wait_for`` swallows a cancellation that comes together
+    with an answer (Python before 3.12).
     """
+    task = asyncio.current_task()
+    cancelled_before = 0 if task is None else task.cancelling()
+    going_on = asyncio.ensure_future(operation)
+    going_on.add_done_callback(lambda done: done.cancelled() or done.exception())  # or asyncio complains of ours
     try:
-        return await operation
+        return await asyncio.shield(going_on)
     except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
+        if not going_on.cancelled() or (task is not None and task.cancelling() > cancelled_before):
             raise
         raise BleakError("the connection is gone") from error
     except att.ATT_Error as error:
-        raise BleakError(f"the device refuses: ATT error 0x{error.error_code:02X}, {error.error_name}") from error
+        name = "" if error.error_code >= _APPLICATION_ERROR else f", {error.error_name}"
+        raise BleakError(f"the device refuses: ATT error 0x{error.error_code:02X}{name}") from error
     except (core.BaseBumbleError, OSError, ValueError, LookupError, struct.error, asyncio.InvalidStateError) as error:
         # Beside Bumble's own errors what its parsers raise where a device answers with nonsense.
         raise BleakError(str(error) or type(error).__name__) from error
@@ -99,10 +108,8 @@ class Central:
             central = cls(transport, address=address, bonds=bonds)
             try:
                 async with asyncio.timeout(OPEN_S):
-                    await central.device.power_on()
-            except (TimeoutError, core.BaseBumbleError, hci.HCI_Error, asyncio.CancelledError) as error:
-                if isinstance(error, asyncio.CancelledError) and not central.lost.is_set():
-                    raise
+                    await translated(central.device.power_on())
+            except (TimeoutError, BleakError) as error:
                 raise ConnectError(f"the Bluetooth controller at {spec} does not answer") from error
             yield central
         finally:
@@ -151,14 +158,14 @@ class Central:
         async with self._connecting:
             if self.lost.is_set():
                 raise BleakError("the Bluetooth controller has gone")
-            before = set(self.device.host.connections)
             seconds = min(seconds, ANSWER_S)
+            connecting = asyncio.ensure_future(self.device.connect_le(address, timeout=None))
             try:
                 async with asyncio.timeout(seconds):
-                    connection = await translated(self.device.connect_le(address, timeout=None))
+                    connection = await translated(connecting)
             except BaseException as error:
                 # Whoever gives up, by time or cancelled: the controller would go on trying, and take no other.
-                await asyncio.shield(asyncio.ensure_future(self._give_up(address, before)))
+                await asyncio.shield(asyncio.ensure_future(self._give_up(connecting)))
                 if not isinstance(error, TimeoutError):
                     raise
                 text = address.to_string(with_type_qualifier=False)
@@ -167,14 +174,10 @@ class Central:
             raise BleakError("the connection failed to be established")  # 0x3E: lost before its first packet
         return connection
 
-    async def _give_up(self, address: hci.Address, before: set[int]) -> None:
-        """Make the controller stop trying. A connection that has come just then belongs to nobody: end it."""
-        host = self.device.host
+    async def _give_up(self, connecting: asyncio.Future[Connection]) -> None:
+        """Make the controller stop trying. A connection that comes just then belongs to nobody: end it."""
         with contextlib.suppress(BleakError):
-            if not self.lost.is_set():
-                await self.answered(host.send_command(hci.HCI_LE_Create_Connection_Cancel_Command()))
-            for handle in [h for h, c in host.connections.items() if h not in before and c.peer_address == address]:
-                reason = hci.HCI_ErrorCode.REMOTE_USER_TERMINATED_CONNECTION_ERROR
-                await self.answered(
-                    host.send_command(hci.HCI_Disconnect_Command(connection_handle=handle, reason=reason))
-                )
+            if not connecting.done():
+                await self.answered(self.device.host.send_command(hci.HCI_LE_Create_Connection_Cancel_Command()))
+            late = await self.answered(connecting)
+            await self.answered(late.disconnect())

@@ -92,6 +92,11 @@ class Follower:
         self.rssi = rssi
         self._heard.set()
 
+    @property
+    def name(self) -> str:
+        """As advertised last; empty if it never told one."""
+        return (self._seen and self._seen.name) or ""
+
     def configure(self, config: Config | None) -> None:
         """What the device should run: brought to it now, and on each new connection, as it may have started anew."""
         self._config = config

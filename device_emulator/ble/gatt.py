@@ -14,7 +14,7 @@ Service ``a3c60001-5f1e-4b6a-9d57-67616d6d6177``, beside Battery (0x180F) and De
 
 All integers are little-endian. A device MUST size its packets by the negotiated ATT MTU, and MUST NOT stream below an
 MTU of :data:`MIN_MTU`: state 2 says so. *Encrypted and bonded* means LE Secure Connections with bonding; legacy pairing
-MUST be refused. A refused write is answered with an application error of :class:`Refusal`.
+and pairing without a bond MUST be refused. A refused write is answered with an application error of :class:`Refusal`.
 """
 
 from __future__ import annotations

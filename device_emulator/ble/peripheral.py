@@ -79,11 +79,14 @@ class PausableSource:
 
 
 class _SecurePairing(smp.Session):
-    """Refuses legacy pairing, whose keys can be had by listening (Bluetooth Core 5.4, Vol 3, Part H, 2.3.5.1)."""
+    """Refuses pairing without a bond, and legacy pairing, whose keys can be had by listening.
+
+    Bluetooth Core 5.4, Vol 3, Part H: 2.3.5.2 for how weak that is, 3.5.5 for how to refuse.
+    """
 
     async def on_smp_pairing_request_command_async(self, command: smp.SMP_Pairing_Request_Command) -> None:
-        """See Part H, 3.5.5, for the reason."""
-        if command.auth_req & smp.AuthReq.SC:
+        """Go on with those that ask for both."""
+        if command.auth_req & smp.AuthReq.SC and command.auth_req & smp.AuthReq.BONDING:
             await super().on_smp_pairing_request_command_async(command)
         else:
             self.send_pairing_failed(smp.ErrorCode.AUTHENTICATION_REQUIREMENTS)
@@ -200,6 +203,7 @@ class Wearable:
     async def _switch_off(self) -> None:
         """Leave the air: Bumble's own power_off would leave connections, and an advertisement that goes on."""
         connection, self._running = self._connection, False
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.radio.stop_advertising()
         if connection is not None:
             await connection.disconnect(hci.HCI_ErrorCode.REMOTE_DEVICE_TERMINATED_CONNECTION_DUE_TO_POWER_OFF_ERROR)

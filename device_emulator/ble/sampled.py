@@ -25,6 +25,9 @@ from quantization.codebook import Codebook
 from quantization.errors import TraceError
 from quantization.sensor import Axes
 
+USUAL_HZ = 60.0
+"""What people do is over by 20 Hz; with this, nearly every wearable offers a rate that keeps it."""
+
 
 class SampledStream(Stream):
     """What all of them share: a session for each connection, one resampler for all.
@@ -34,7 +37,7 @@ class SampledStream(Stream):
         publish: takes each packet.
         changed: called when the status has something new to say.
         profile: how it speaks.
-        rate_hz: wanted; None = the lowest that the device offers.
+        rate_hz: wanted; None = the highest that the device offers up to :data:`USUAL_HZ`.
 
     Raises:
         ProfileError: it cannot serve, such as 10 Hz where 50 Hz are wanted.
@@ -51,7 +54,8 @@ class SampledStream(Stream):
     ) -> None:
         super().__init__(device_id, publish, changed)
         self._profile = profile
-        self._asked_hz = profile.rates_hz[0] if rate_hz is None else rate_hz
+        usual = max((rate for rate in profile.rates_hz if rate <= USUAL_HZ), default=profile.rates_hz[0])
+        self._asked_hz = usual if rate_hz is None else rate_hz
         self._session = self._open()
         self._rate_hz = self._session.rate_hz if rate_hz is None else rate_hz
         self._resampler = Resampler(len(self._session.sensor.channels), self._session.rate_hz, self._rate_hz)
@@ -158,7 +162,7 @@ class RecordedStream(SampledStream):
     Args:
         device_id: what to call it.
         profile: how it speaks.
-        rate_hz: wanted; None = the lowest that the device offers.
+        rate_hz: wanted; None = the highest that the device offers up to :data:`USUAL_HZ`.
         labels: the activities that may be told.
         subject: who wears it.
     """

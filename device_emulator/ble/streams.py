@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Final
@@ -15,7 +16,7 @@ from bleak import BleakClient
 from bleak.exc import BleakError
 
 from device_emulator.ble import gatt
-from device_emulator.ble.gatt import Settings, State
+from device_emulator.ble.gatt import Refusal, Settings, State
 from protocol.messages import Config, Status
 from protocol.packet import Packet
 from quantization.errors import ProfileError
@@ -96,6 +97,7 @@ class PacketStream(Stream):
     """A wearable with our own profile."""
 
     _settings: Settings | None = None
+    _axes: tuple[int, int, int] | None = None  # that have been written, and take effect with the next packet
     _client: BleakClient | None = None
     _rereading: asyncio.Task[None] | None = None
 
@@ -118,8 +120,8 @@ class PacketStream(Stream):
         await client.stop_notify(gatt.STATE)
 
     def interrupted(self) -> None:
-        """Forget the client."""
-        self._client = None
+        """Forget the client, and what was on its way."""
+        self._client = self._axes = None
         if self._rereading is not None:
             self._rereading.cancel()
 
@@ -130,7 +132,8 @@ class PacketStream(Stream):
             return
         packet = Packet.from_bytes(data)
         self._publish(data)
-        if self._settings is None or not self._settings.codebook.startswith(packet.short_digest):
+        known = self._settings
+        if known is None or not known.codebook.startswith(packet.short_digest) or self._axes not in (None, known.axes):
             self._reread()
 
     def status(self, bridge: str) -> Status:
@@ -154,9 +157,10 @@ class PacketStream(Stream):
         await client.pair()
         if codebook is not None and wants_codebook:
             for data in gatt.upload_writes(codebook, CHUNK_BYTES):
-                await client.write_gatt_char(gatt.UPLOAD, data, response=True)
+                await _write_ours(client, gatt.UPLOAD, data)
         if config.axes is not None and wants_axes:
-            await client.write_gatt_char(gatt.SETTINGS, bytes(now.changed(axes=config.axes)), response=True)
+            await _write_ours(client, gatt.SETTINGS, bytes(now.changed(axes=config.axes)))
+            self._axes = config.axes
         await self._read_settings(client)
         self._changed()
 
@@ -184,3 +188,15 @@ class PacketStream(Stream):
         if error != self.error:
             self.error = error
             self._changed()
+
+
+async def _write_ours(client: BleakClient, characteristic: str, data: bytes) -> None:
+    """Write; a refusal of our profile's comes out with its name. Backends say its number, each in its own words."""
+    try:
+        await client.write_gatt_char(characteristic, data, response=True)
+    except BleakError as error:
+        refusal = re.search(r"\b0x8[0-7]\b", str(error))
+        if refusal is None:
+            raise
+        name = Refusal(int(refusal[0], 16)).name.lower()
+        raise ProfileError(name, f"the device refuses it ({error})") from error

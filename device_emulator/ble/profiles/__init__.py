@@ -15,7 +15,7 @@ from quantization.errors import ProfileError
 PROFILES: Final[tuple[Profile, ...]] = (
     POLAR_H10, POLAR_VERITY_SENSE, MOVESENSE, THINGY52, SENSORTAG, WITMOTION, MICROBIT, NORDIC_UART, NORDIC_UART_ACC,
 )  # fmt: skip
-"""The most specific first: of two that know a device, the first is taken unless ``--profile`` names the other."""
+"""The most specific first: of two that know a device, the first that has the wanted channels is taken."""
 
 
 def by_name(name: str) -> Profile:
