@@ -172,7 +172,7 @@ TABLES: dict[str, Callable[[], str]] = {
     },
     **{
         f"frontier-{dataset}": lambda dataset=dataset: tables.frontier(stored_settings(dataset))
-        for dataset in ("sp_sw_har", "wisdm2019_watch")
+        for dataset in ("sp_sw_har", "wisdm2019_watch", "sp_sw_har_phone", "casale_chest", "weda_fall")
     },
     "quantizers": lambda: tables.quantizers(stored_settings("sp_sw_har"), base_rate("sp_sw_har")),
     "networks": lambda: tables.networks(stored_settings("sp_sw_har"), base_rate("sp_sw_har")),
