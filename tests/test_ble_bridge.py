@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ble_stack import FAST, bridging, flying, new_wearable, told
+from bumble.keys import MemoryKeyStore
 from stack import Listener, new_gateway, note, patient_devices, serving, until, wrist6
 
 from device_emulator.ble.air import Air
@@ -39,3 +40,19 @@ async def test_eight_wearables_are_recognised_through_the_bridge(mosquitto: Any,
     assert {name: (s.state, s.bridge) for name, s in last.items() if name != "gateway"} == dict.fromkeys(
         ("bridge", *(f"ble-{n}" for n in range(1, 9))), ("offline", "bridge")
     )
+
+
+async def test_a_closed_wearable_is_paired_with_and_again_when_it_has_forgotten(mosquitto: Any, wrist6: Bundle) -> None:
+    air = Air(FAST)
+    gateway = new_gateway(mosquitto.settings)
+    wearable = new_wearable(air, wrist6, open_stream=False)
+    async with serving(gateway), flying(air, wearable) as hci, bridging(mosquitto.settings, hci) as bridge:
+        await until(lambda: gateway.pipeline.losses.accepted >= 3)
+        (follower,) = bridge.followers.values()
+        assert (follower.state, follower.error, follower.connections) == ("streaming", None, 1)
+        wearable.radio.keystore = MemoryKeyStore()  # as after a new firmware
+        air.drop(follower.address)
+        before = gateway.pipeline.losses.accepted
+        await until(lambda: gateway.pipeline.losses.accepted > before + 3)
+        assert follower.connections >= 2
+    assert gateway.pipeline.losses.lost == 0

@@ -44,30 +44,25 @@ class Adapter:
         """A scanner that is not running yet; ``async with`` runs it."""
         return BleakScanner(heard, **self.scanner_options)
 
-    async def connect(
-        self, device: BLEDevice, *, gone: Callable[[BleakClient], None], seconds: float = CONNECT_S, pair: bool = False
-    ) -> BleakClient:
+    async def connect(self, device: BLEDevice, gone: Callable[[BleakClient], None]) -> BleakClient:
         """Connect and discover.
 
         Args:
             device: as the scanner found it.
             gone: called when the link is lost.
-            seconds: the deadline over everything.
-            pair: encrypt the link, and bond.
 
         Raises:
             BleakError: it cannot be connected.
-            TimeoutError: nor within the deadline.
+            TimeoutError: nor within :data:`CONNECT_S`.
         """
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(CONNECT_S):
             return await establish_connection(
                 BleakClient,
                 device,
                 device.name or device.address,
                 disconnected_callback=gone,
                 max_attempts=ATTEMPTS,
-                pair=pair,
-                timeout=seconds / ATTEMPTS,
+                timeout=CONNECT_S / ATTEMPTS,
                 **self.client_options,
             )
 

@@ -26,7 +26,7 @@ from bleak.backends.scanner import AdvertisementData
 from bleak.exc import BleakError
 
 from device_emulator.ble import gatt
-from device_emulator.ble.adapter import Adapter, open_adapter
+from device_emulator.ble.adapter import Adapter, open_adapter, seen_of
 from device_emulator.ble.follower import NO_DATA_S, Follower
 from device_emulator.ble.profiles import PROFILES
 from device_emulator.ble.profiles.base import Profile, Seen, short_uuid
@@ -197,8 +197,7 @@ class Bridge:
     def _on_heard(self, device: BLEDevice, heard: AdvertisementData, follow: Callable[[Follower], None]) -> None:
         follower = self.followers.get(device.address)
         if follower is None:
-            seen = Seen(device.address, heard.local_name or "", frozenset(heard.service_uuids), heard.rssi)
-            make = self._choose(seen)
+            make = self._choose(seen_of(device, heard))
             if make is None:
                 return
             follower = Follower(device.address, make, self._on_change, no_data_s=self.settings.no_data_s)

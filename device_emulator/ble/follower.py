@@ -137,7 +137,7 @@ class Follower:
             return
         self._become("connecting", self.error)
         gone = asyncio.Event()
-        client = await adapter.connect(device, gone=lambda _: gone.set())
+        client = await adapter.connect(device, lambda _: gone.set())
         self.connections += 1
         stream: Stream | None = None
         try:

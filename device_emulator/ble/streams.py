@@ -99,15 +99,18 @@ class PacketStream(Stream):
     _settings: Settings | None = None
     _axes: tuple[int, int, int] | None = None  # that have been written, and take effect with the next packet
     _client: BleakClient | None = None
+    _state = State.IDLE
     _rereading: asyncio.Task[None] | None = None
 
     async def begin(self, client: BleakClient, received: Callable[[str, bytes], None]) -> None:
-        """Read what it runs, subscribe to state and stream."""
+        """Read what it runs, subscribe to state and stream; pair with one that streams to bonded centrals only."""
         self._client = client
         await self._read_settings(client)
         await client.start_notify(gatt.STATE, lambda _, data: received(gatt.STATE, bytes(data)))
         await client.start_notify(gatt.STREAM, lambda _, data: received(gatt.STREAM, bytes(data)))
         await self.ask(client)
+        if self._state is State.NOT_BONDED:
+            await client.pair()
 
     async def ask(self, client: BleakClient) -> None:
         """Read the state."""
@@ -183,6 +186,7 @@ class PacketStream(Stream):
     def _note_state(self, data: bytes) -> None:
         if not data or data[0] > max(State):
             raise ProfileError("state", f"not a state: {data[:8].hex()}")
+        self._state = State(data[0])
         text = data[1:].decode(errors="replace")[:150]
         error = None if data[0] in (State.IDLE, State.STREAMING) else text or State(data[0]).name.lower()
         if error != self.error:
