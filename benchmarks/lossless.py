@@ -49,6 +49,9 @@ RATES_HZ: Final = {
     "sp_sw_har": (100.0, 50.0, 25.0, 12.5, 10.0),
     "sp_sw_har_phone": (50.0,),
     "wisdm2019_watch": (20.0, 10.0),
+    "wisdm2019_watch_6axis": (20.0,),
+    "casale_chest": (52.0,),
+    "weda_fall": (25.0,),
 }
 """Data sets whose archive is called otherwise than they are."""
 MINUTES: Final = 240.0

@@ -156,6 +156,22 @@ def speed() -> str:
     return tables.rows(["what", "figure", "how"], rows)
 
 
+def bluetooth() -> str:
+    """Wearables at one bridge."""
+    lines = [
+        [
+            str(row["wearables"]),
+            f"{row['notifications_per_s']:g}",
+            f"{row['added_latency_ms_p50']:g} / {row['added_latency_ms_p99']:g} ms",
+            f"{row['core_share']:.1%}",
+            str(row["links_lost"]),
+        ]
+        for row in _load("bluetooth.json")["rows"]
+    ]
+    header = ["wearables", "notifications a second", "added latency median / p99", "processor, of a core", "links lost"]
+    return tables.rows(header, lines)
+
+
 def bandwidth() -> str:
     """The headline: what a second of one channel takes, at equal recognition."""
     return tables.headline(_load("frontier.json"), _load("lossless.json"), "sp_sw_har")
@@ -183,6 +199,8 @@ TABLES: dict[str, Callable[[], str]] = {
         f"lossless-{dataset}": lambda dataset=dataset, rate=rate: tables.lossless(_load("lossless.json"), dataset, rate)
         for dataset, rate in (("sp_sw_har", 50.0), ("wisdm2019_watch", 20.0))
     },
+    "lossless": lambda: tables.lossless_everywhere(_load("lossless.json")),
+    "bluetooth": bluetooth,
     "bundles": bundles,
     "per-subject": per_subject,
     "robustness": robustness,

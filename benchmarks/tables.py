@@ -223,6 +223,23 @@ def lossless(stored: dict[str, Any], dataset: str, rate_hz: float) -> str:
     return rows(header, lines)
 
 
+SHORT_LIST: Final = ("packed-12", "gzip-6", "zstd-19", "delta-rice", "dpcm-rice", "packed-4")
+
+
+def lossless_everywhere(stored: dict[str, Any]) -> str:
+    """Payload bits a second of one channel in packets of 2 s, one line for each data set and rate."""
+    lines = []
+    for dataset in ARCHIVES:
+        for rate_hz in sorted({r["rate_hz"] for r in stored["rows"] if r["dataset"] == dataset}, reverse=True):
+            here = {
+                r["coder"]: r["bps_per_channel_payload"]
+                for r in stored["rows"]
+                if (r["dataset"], r["rate_hz"], r["packet_s"]) == (dataset, rate_hz, 2.0)
+            }
+            lines.append([dataset, f"{rate_hz:g}", *(f"{here[coder]:,.0f}" for coder in SHORT_LIST)])
+    return rows(["data set", "Hz", *SHORT_LIST], lines)
+
+
 def headline(points_of: Sequence[dict[str, Any]], stored: dict[str, Any], dataset: str) -> str:
     """Bits a second of one channel: as people send it today, lossless, and ours at parity."""
 

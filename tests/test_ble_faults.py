@@ -25,7 +25,6 @@ from factories import codebook, tiny_bundle
 from stack import Listener, new_gateway, note, patient_devices, serving, until, wrist6
 
 from device_emulator.ble import follower, gatt
-from device_emulator.ble.adapter import Adapter
 from device_emulator.ble.air import Air
 from device_emulator.ble.bridge import Bridge
 from device_emulator.ble.peripheral import Wearable
@@ -310,9 +309,7 @@ async def test_an_absent_wearable_holds_nobody_up(
     mosquitto: Any, wrist6: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that was heard once and never answers: the attempt ends in time, and others come back meanwhile."""
-    defaults = Adapter.connect.__kwdefaults__
-    assert defaults is not None
-    monkeypatch.setitem(defaults, "seconds", ATTEMPT_S)
+    monkeypatch.setattr("device_emulator.ble.adapter.CONNECT_S", ATTEMPT_S)
     air = Air(FAST)
     wearables = [new_wearable(air, wrist6, n) for n in (1, 2)]
     ghost = air.host("ghost", address_of(9))
