@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 from ble_boards import BoardPeripheral
+from factories import codebook, tiny_bundle
 from stack import PATIENCE_S
 
 from device_emulator.ble.air import Air, AirSettings
@@ -28,6 +30,13 @@ FAST = AirSettings(connection_interval_ms=7.5, supervision_s=0.5)
 
 def address_of(number: int) -> str:
     return f"C0:00:00:00:00:{number:02X}"
+
+
+def another_bundle(folder: Path, like: Bundle) -> Bundle:
+    """A small bundle with another codebook for the same part and rate, made in ``folder``."""
+    manifest = like.manifest
+    book = codebook(like.codebook.channels, rate_hz=manifest.rate_hz)
+    return tiny_bundle(folder, "other", book=book, window=manifest.window, stride=manifest.stride)
 
 
 def new_wearable(air: Air, bundle: Bundle, number: int = 1, *, speed: float = 8.0, **options: Any) -> Wearable:

@@ -2,6 +2,7 @@
 
 import json
 import struct
+from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import numpy as np
@@ -20,7 +21,7 @@ def words(values, lsb) -> list[int]:
     return np.clip(np.rint(np.asarray(values) / lsb), -32768, 32767).astype(int).tolist()
 
 
-class Board:
+class Board(ABC):
     """What all have in common: nothing to read, samples as soon as someone subscribes."""
 
     services: ClassVar[dict[str, dict[str, set[str]]]]
@@ -34,8 +35,9 @@ class Board:
     def on_read(self, characteristic: str) -> bytes:
         raise AssertionError(f"nothing can be read from {characteristic}")
 
+    @abstractmethod
     def encode(self, values) -> Notifications:
-        raise NotImplementedError
+        """The notifications of these samples."""
 
 
 class Thingy52Board(Board):

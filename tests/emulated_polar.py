@@ -4,6 +4,7 @@ Written from Polar's ``online_measurement.pdf``, apart from the profile, so that
 """
 
 import struct
+from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import numpy as np
@@ -24,7 +25,7 @@ MOST_SAMPLES = {2: 71, 5: 61}
 """Of a delta frame: so many were seen of an accelerometer (polar-ble-sdk issue 317); others are the test's choice."""
 
 
-class _EmulatedPolar:
+class _EmulatedPolar(ABC):
     """A control point that checks settings as the device does; subclasses say what they offer and how they send it."""
 
     services: ClassVar = {SERVICE: {CONTROL: {"read", "write", "indicate"}, DATA: {"notify"}}}
@@ -88,9 +89,9 @@ class _EmulatedPolar:
         self.started[kind] = chosen
         return 0, self.answers[kind]
 
+    @abstractmethod
     def frames(self, kind, values):
         """What whole frames of ``[n, 3]`` values can be made by now: the bytes after the header, samples in them."""
-        raise NotImplementedError
 
     def encode(self, values):
         sent = []

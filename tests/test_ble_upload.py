@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ble_stack import FAST, address_of, bridging, flying, new_wearable
+from ble_stack import FAST, address_of, another_bundle, bridging, flying, new_wearable
 from bleak import BleakClient
 from bleak.exc import BleakError
 from bumble.pairing import PairingConfig
-from factories import codebook, tiny_bundle
+from factories import codebook
 from stack import (
     Answers,
     Listener,
@@ -406,9 +406,8 @@ async def test_packets_that_a_smaller_mtu_has_no_room_for_are_not_cut_off(wrist6
 async def test_a_retained_configuration_reaches_the_wearable_and_the_gateway_follows(
     mosquitto: Any, wrist6: Bundle, tmp_path: Path
 ) -> None:
-    manifest = wrist6.manifest
-    book = codebook(wrist6.codebook.channels, rate_hz=manifest.rate_hz)
-    bundle = tiny_bundle(tmp_path / "bundles", "other", book=book, window=manifest.window, stride=manifest.stride)
+    bundle, manifest = another_bundle(tmp_path / "bundles", wrist6), wrist6.manifest
+    book = bundle.codebook
     air = Air(FAST)
     switched, stays = wearables = [new_wearable(air, wrist6, n) for n in (1, 2)]
     gateway = new_gateway(mosquitto.settings, folders=(tmp_path / "bundles", SHIPPED))

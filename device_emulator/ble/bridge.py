@@ -32,6 +32,7 @@ from device_emulator.ble.profiles import PROFILES
 from device_emulator.ble.profiles.base import Profile, Seen, short_uuid
 from device_emulator.ble.sampled import SampleStream
 from device_emulator.ble.streams import PacketStream, Stream
+from device_emulator.device import MAX_ERROR_CHARS
 from protocol.broker_settings import BrokerSettings, Message, Received
 from protocol.connection import Connection
 from protocol.messages import Config, Status, now_ms
@@ -47,6 +48,8 @@ SERIAL_NUMBER: Final = short_uuid(0x2A25)
 """Serial number string of Device Information: a wearable of ours says its device id there."""
 MAX_DEVICES: Final = 32
 """Followed at once. Real adapters hold 5 to 20 links."""
+MAX_REFUSED: Final = 1000
+"""Addresses that are remembered as refused, so as to say it once: anybody can make up addresses."""
 QUEUE_LIMIT: Final = 4000
 """Messages that wait while the broker is away: two minutes of 32 devices."""
 STATUS_INTERVAL_S: Final = 30.0
@@ -244,6 +247,8 @@ class Bridge:
 
     def _refuse(self, seen: Seen, reason: str) -> None:
         if seen.address not in self._refused:
+            if len(self._refused) >= MAX_REFUSED:
+                self._refused.clear()
             self._refused.add(seen.address)
             logger.warning("%s (%s) is not followed: %s", seen.name or "a device", seen.address, reason)
 
@@ -322,9 +327,10 @@ class Bridge:
             return  # without a connection, the next one begins with it
         if online:
             status = follower.stream.status(self._id)
-            status = status.model_copy(update={"error": follower.error or status.error})
+            error = follower.error or status.error
+            status = status.model_copy(update={"error": error and error[:MAX_ERROR_CHARS]})
         else:
-            status = Status(state="offline", bridge=self._id, error=follower.error and follower.error[:200])
+            status = Status(state="offline", bridge=self._id, error=follower.error and follower.error[:MAX_ERROR_CHARS])
         message = self._message(follower.stream.device_id, status.model_copy(update={"time_ms": now_ms()}))
         self.connection.publish(message.topic, message.payload, message.qos, retain=message.retain)
 
@@ -339,7 +345,7 @@ class Bridge:
             self.connection.publish(message.topic, message.payload, message.qos, retain=message.retain)
 
     def _own_status(self, state: Literal["online", "offline"]) -> Status:
-        error = self.adapter_error and self.adapter_error[:200]
+        error = self.adapter_error and self.adapter_error[:MAX_ERROR_CHARS]
         return Status(state=state, bridge=self._id, error=error, time_ms=now_ms())
 
     async def _tell_regularly(self) -> None:

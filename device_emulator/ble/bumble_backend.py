@@ -10,6 +10,7 @@ bleak takes backends through its public ``backend=`` argument; these get the rad
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar, cast
 
@@ -152,14 +153,13 @@ class BumbleClient(BaseBleakClient):
         connection = await self._central.connect(self._peer_address, self._timeout)
         self._connection, self._peer = connection, Peer(connection)
         connection.on(connection.EVENT_DISCONNECTION, self._on_disconnection)
-        try:
+        async with contextlib.AsyncExitStack() as undo:
+            undo.push_async_callback(self.disconnect)
             if pair:
                 await self.pair()
             await self._on_link(self._peer.request_mtu(MTU))
             self.services = await self._on_link(self._discover(self._peer))
-        except BaseException:
-            await self.disconnect()
-            raise
+            undo.pop_all()
 
     async def disconnect(self) -> None:
         """Let go, if connected."""

@@ -35,7 +35,7 @@ class Cnn(HarNetwork):
 
 
 class _Convolution(nn.Conv1d):
-    """Over the time of ``[B, C, 1, T]``: channels last, which only images can have, train 1.4 times as fast."""
+    """Over the time of ``[B, C, 1, T]``: channels last, which only images can have, train faster."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name in nn.Conv1d
         padding = (0, self.kernel_size[0] // 2)
