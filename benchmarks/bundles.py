@@ -18,7 +18,8 @@ import numpy as np
 import torch
 
 from benchmarks.machine import RESULTS, commit, machine
-from models.bundle import SHIPPED, Bundle, bundle_folders, load_bundle
+from models.bundle import SHIPPED, Bundle, load_bundle
+from models.bundle_files import bundle_folders
 from models.evaluate import evaluate, material_for
 from models.forest import fit_forest
 from models.resample import Segment

@@ -18,7 +18,8 @@ import torch
 
 from benchmarks.grid import ARCHIVES
 from benchmarks.machine import RESULTS, commit, machine
-from models.bundle import SHIPPED, Bundle, bundle_folders, load_bundle
+from models.bundle import SHIPPED, Bundle, load_bundle
+from models.bundle_files import bundle_folders
 from models.evaluate import material_for, predict_windows
 from models.scores import score
 from models.smoothing import HiddenMarkov, added_delay, by_segment, exponential

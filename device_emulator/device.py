@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from device_emulator.source import Block, Labels, Source
-from protocol.messages import Config, Label, Status
+from protocol.messages import Config, Label, SourceKind, Status
 from protocol.packet import (
     MAX_PAYLOAD_BYTES,
     MAX_SAMPLES,
@@ -153,6 +153,11 @@ class Device:
     def codebook(self) -> Codebook:
         """The one that packets are made with at present."""
         return self._program.encoder.codebook
+
+    @property
+    def source_kind(self) -> SourceKind:
+        """Where its samples come from."""
+        return self.source.kind
 
     @property
     def axes(self) -> Axes:

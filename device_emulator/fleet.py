@@ -12,7 +12,7 @@ import random
 from collections.abc import Sequence
 from typing import Final
 
-from device_emulator.publisher import DevicePublisher, warn_late
+from device_emulator.node import NodePublisher, warn_late
 from quantization.errors import ConnectError, MessageError
 
 CONNECTS_AT_A_TIME: Final = 50
@@ -27,7 +27,7 @@ of the fleet without their own attempts."""
 
 
 class Fleet:
-    """Runs device publishers together.
+    """Runs wearables and cameras together.
 
     Args:
         publishers: with distinct device ids, not running yet.
@@ -37,12 +37,12 @@ class Fleet:
         MessageError: a device id repeats; the two would throw each other out of the broker for ever.
     """
 
-    def __init__(self, publishers: Sequence[DevicePublisher], *, connects_at_a_time: int = CONNECTS_AT_A_TIME) -> None:
+    def __init__(self, publishers: Sequence[NodePublisher], *, connects_at_a_time: int = CONNECTS_AT_A_TIME) -> None:
         seen: set[str] = set()
         for publisher in publishers:
-            if publisher.device.device_id in seen:
-                raise MessageError("topic", f"two devices are called {publisher.device.device_id!r}")
-            seen.add(publisher.device.device_id)
+            if publisher.device_id in seen:
+                raise MessageError("topic", f"two devices are called {publisher.device_id!r}")
+            seen.add(publisher.device_id)
         self.publishers: Final = tuple(publishers)
         for publisher in publishers:
             publisher.on_late = self._say_late
@@ -105,16 +105,16 @@ class Fleet:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def stop(self, *, timeout: float = 2.0) -> None:  # noqa: ASYNC109 - handed on
-        """Stop every device cleanly: see :meth:`device_emulator.publisher.DevicePublisher.stop`."""
+        """Stop every device cleanly: see :meth:`device_emulator.node.NodePublisher.stop`."""
         await asyncio.gather(*(publisher.stop(timeout=timeout) for publisher in self.publishers))
 
-    def _say_late(self, publisher: DevicePublisher) -> None:
+    def _say_late(self, publisher: NodePublisher) -> None:
         # One process that cannot keep up is one thing to say, not five hundred.
         if not self._said_late:
             self._said_late = True
             warn_late(publisher)
 
-    async def _run_one(self, publisher: DevicePublisher, phase_at: float, gate: asyncio.Semaphore) -> None:
+    async def _run_one(self, publisher: NodePublisher, phase_at: float, gate: asyncio.Semaphore) -> None:
         loop = asyncio.get_running_loop()
         async with gate:
             await asyncio.sleep(random.uniform(0, CONNECT_JITTER_S))  # noqa: S311 - no secret

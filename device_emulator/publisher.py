@@ -1,46 +1,22 @@
-"""One device on the network: waits until a packet is due, publishes it, and says how the device is.
-
-Time is kept against the moment of the start (``start + due / speed``), never by adding up sleeps, so nothing drifts. A
-device samples whether it is connected or not; what it makes meanwhile waits in the connection's bounded queue.
-"""
+"""One wearable on the network: waits until a packet is due, sends it over its link, and publishes it with its labels."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import Callable
 from typing import Final, Literal
 
 from device_emulator.device import Device, Emission
 from device_emulator.link import Delivery, Link
-from protocol.connection import BrokerSettings, Connection, Message, Received
-from protocol.messages import Config, Label, Status, now_ms
+from device_emulator.node import NodePublisher
+from protocol.connection import BrokerSettings
+from protocol.messages import Label
 from protocol.topics import Kind, topic
-from quantization.errors import MessageError
-
-logger = logging.getLogger(__name__)
-
-STATUS_INTERVAL_S: Final = 30.0
-"""The counters in ``status`` are at most so old; changes are said at once."""
-
-LATE_S: Final = 0.25
-"""A packet so long after its time means that the process cannot keep up; less is what other tasks on the loop take."""
 
 QUEUE_LIMIT: Final = 1200
 """Messages that wait while the broker is away: ten minutes of packets and labels at one a second."""
 
 
-def warn_late(publisher: DevicePublisher) -> None:
-    """Log that packets go out too late."""
-    logger.warning(
-        "%s: this process cannot keep up: a packet is %.1f s late; further ones are counted only",
-        publisher.device.device_id,
-        publisher.lag_s,
-    )
-
-
-class DevicePublisher:
-    """Drives one device in real time, or faster, over an MQTT connection of its own.
+class DevicePublisher(NodePublisher):
+    """Drives one device.
 
     Args:
         device: what makes the packets.
@@ -51,15 +27,6 @@ class DevicePublisher:
         labels: publish the truth beside the data.
         queue_limit: messages that may wait for the broker; then the oldest is dropped and counted.
         topic_aliases: see :class:`protocol.connection.Connection`.
-
-    Attributes:
-        connection: for its counters.
-        packets_made: packets whose last sample has been taken. The device itself is one ahead: the packet that is being
-            waited for exists already.
-        packets_published: packets handed to the connection; fewer or more than were made where the link has faults.
-        late: packets that went out more than :data:`LATE_S` after their time.
-        lag_s: by how much the last packet was late; 0 when in time.
-        on_late: called at the first late packet; logs, unless a fleet speaks for all of its devices.
     """
 
     def __init__(
@@ -74,93 +41,12 @@ class DevicePublisher:
         queue_limit: int = QUEUE_LIMIT,
         topic_aliases: bool = True,
     ) -> None:
-        if not 0 < speed < float("inf"):
-            raise ValueError(f"a speed of {speed}")
+        super().__init__(device, broker, qos=qos, speed=speed, queue_limit=queue_limit, topic_aliases=topic_aliases)
         self.device: Final = device
-        self.speed: Final = speed
-        self._qos = qos
         self._link = link
         self._labels = labels
         self._imu_topic = topic(device.device_id, Kind.IMU)
         self._label_topic = topic(device.device_id, Kind.LABEL)
-        self._status_topic = topic(device.device_id, Kind.STATUS)
-        self._config_topic = topic(device.device_id, Kind.CONFIG)
-        self.connection: Final = Connection(
-            broker,
-            f"gammawear-{device.device_id}",
-            will=self._status_message(Status(state="offline", source=device.source.kind)),
-            subscriptions=((self._config_topic, 1),),
-            on_message=self._on_config,
-            on_connected=self._announce,
-            queue_limit=queue_limit,
-            topic_aliases=topic_aliases,
-        )
-        self.packets_made = 0
-        self.packets_published = 0
-        self.late = 0
-        self.lag_s = 0.0
-        self.on_late: Callable[[DevicePublisher], None] = warn_late
-        self._announced = -1
-        self._next_status = 0.0
-        self._driving: asyncio.Task[None] | None = None
-        self._stopped = False
-
-    @property
-    def dropped(self) -> int:
-        """Messages (packets, labels) that were given up: the queue was full, or the broker would not have them."""
-        return self.connection.dropped.total()
-
-    @property
-    def period_s(self) -> float:
-        """Real time between two packets."""
-        return self.device.packet_period_s / self.speed
-
-    # -- life ---------------------------------------------------------------------------------------------------------
-
-    async def run(self, *, start_at: float | None = None) -> None:
-        """Publish until the source ends or :meth:`stop`, then say goodbye.
-
-        Cancelled, it goes as in a power cut: the broker publishes the will.
-
-        Args:
-            start_at: when the device's time begins, on the loop's clock; None = now.
-
-        Raises:
-            ConnectError: the broker refused us for good at the first connection.
-        """
-        loop = asyncio.get_running_loop()
-        connecting = asyncio.create_task(self.connection.run())
-        self._driving = asyncio.create_task(self._drive(loop.time() if start_at is None else start_at))
-        try:
-            await asyncio.wait({connecting, self._driving}, return_when=asyncio.FIRST_COMPLETED)
-            if self._driving.done() and not self._driving.cancelled():
-                self._driving.result()
-                await self.stop()
-            await connecting
-        finally:
-            self._driving.cancel()
-            connecting.cancel()
-            await asyncio.gather(connecting, self._driving, return_exceptions=True)
-
-    async def stop(self, *, timeout: float = 2.0) -> None:  # noqa: ASYNC109 - handed on
-        """Stop sampling, send what waits, publish ``offline``, disconnect; :meth:`run` returns.
-
-        Args:
-            timeout: seconds for sending what waits; after that it is lost, and counted by the connection.
-        """
-        if self._driving is not None:
-            self._driving.cancel()
-        if self._stopped:
-            return
-        self._stopped = True
-        offline = Status(
-            state="offline",
-            source=self.device.source.kind,
-            packets=self.packets_made,
-            dropped=self.dropped,
-            time_ms=now_ms(),
-        )
-        await self.connection.stop(self._status_message(offline), timeout=timeout)
 
     async def _drive(self, start: float) -> None:
         due_ms: float = 0
@@ -178,18 +64,6 @@ class DevicePublisher:
         if self._link is not None:
             self._publish(self._link.flush(due_ms))
 
-    async def _wait_until(self, moment: float) -> None:
-        loop = asyncio.get_running_loop()
-        # A device that is late still lets the others have their turn.
-        await asyncio.sleep(max(0.0, moment - loop.time()))
-        self.lag_s = max(0.0, loop.time() - moment)
-        if self.lag_s > LATE_S:
-            self.late += 1
-            if self.late == 1:
-                self.on_late(self)
-
-    # -- messages -----------------------------------------------------------------------------------------------------
-
     def _publish(self, deliveries: list[Delivery]) -> None:
         for delivery in deliveries:
             self.connection.publish(self._imu_topic, delivery.packet, self._qos)
@@ -200,42 +74,3 @@ class DevicePublisher:
         for run in emission.labels:
             label = Label(activity=run.activity, from_tick=run.from_tick, to_tick=run.to_tick)
             self.connection.publish(self._label_topic, label.to_json(), self._qos)
-
-    def _status_message(self, status: Status) -> Message:
-        return Message(self._status_topic, status.to_json(), qos=1, retain=True)
-
-    def _announce(self) -> None:
-        """Publish ``status``; without a connection not, as the next connection begins with it."""
-        if not self.connection.connected or self._stopped:
-            return
-        self._announced = self.device.revision
-        self._next_status = asyncio.get_running_loop().time() + STATUS_INTERVAL_S
-        status = self.device.status(packets=self.packets_made, dropped=self.dropped, time_ms=now_ms())
-        message = self._status_message(status)
-        self.connection.publish(message.topic, message.payload, message.qos, retain=message.retain)
-
-    def _say_news(self) -> None:
-        if self.device.revision != self._announced or asyncio.get_running_loop().time() >= self._next_status:
-            self._announce()
-
-    def _on_config(self, received: Received) -> None:
-        """Hand a configuration to the device.
-
-        Only its own ``config`` is subscribed to, but amqtt also brings what it retains for other clients.
-
-        Raises:
-            MessageError: it could not be read: the connection counts and logs it, ``status`` says it.
-        """
-        if received.topic != self._config_topic or not received.payload:
-            return  # without a payload, a retained configuration has been cleared: what runs goes on
-        try:
-            config = Config.parse(received.payload)
-        except MessageError as error:
-            self.device.refuse_config(error)
-            raise
-        else:
-            self.device.apply_config(config)
-        finally:
-            # A refusal is said at once. What was taken runs from the next packet on, and is said before that packet.
-            if self.device.revision != self._announced:
-                self._announce()

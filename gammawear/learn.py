@@ -15,7 +15,8 @@ from rich.table import Table
 
 from models import datasets
 from models.augment import Augment
-from models.bundle import SHIPPED, Bundle, bundle_folders, find_bundle, load_bundle
+from models.bundle import SHIPPED, Bundle, load_bundle
+from models.bundle_files import bundle_folders, find_bundle
 from models.datasets.fetch import fetch
 from models.evaluate import Report, evaluate, material_for, own_task
 from models.fit import Epoch, FitSettings

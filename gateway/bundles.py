@@ -1,31 +1,37 @@
-"""The bundles that a gateway serves, found by the digest in a packet."""
+"""The bundles that a gateway serves, found by the digest in a packet or a frame."""
 
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar, Generic, TypeVar
 
-from models.bundle import CODEBOOK_FILE, MANIFEST_FILE, MODEL_FILE, SHIPPED, Bundle, bundle_folders, load_bundle
+from models.bundle import SHIPPED, Bundle, load_bundle
+from models.bundle_files import ACTIVITY, CODEBOOK_FILE, DETECTOR, MANIFEST_FILE, MODEL_FILE, Format, bundle_folders
+from models.vision.bundle import SHIPPED as SHIPPED_DETECTORS
+from models.vision.bundle import DetectorBundle, load_detector
 from quantization.entropy import coder_of
 from quantization.errors import BundleError
 
 logger = logging.getLogger(__name__)
 
 _Signature = tuple[tuple[int, int], ...]
+B = TypeVar("B", Bundle, DetectorBundle)
 
 
 @dataclass(frozen=True)
-class _Known:
+class _Known(Generic[B]):
     signature: _Signature
-    bundle: Bundle | None
+    bundle: B | None
     damaged: bool
     """Then ``bundle`` is the one that was loaded before, if any."""
 
 
-class BundleStore:
-    """All bundles of some directories. Of several that share a codebook, the one with the highest version serves.
+class Shelf(ABC, Generic[B]):
+    """All bundles of one kind in some directories. Of several that share a codebook, the highest version serves.
 
     A bundle that is loaded stays as it is until its files change, so that :meth:`reload` disturbs no stream. One whose
     files have become unreadable goes on as it was loaded, until its folder is gone.
@@ -35,24 +41,30 @@ class BundleStore:
         failures: loads that failed, ever.
     """
 
-    def __init__(self, folders: Iterable[Path] = (SHIPPED,)) -> None:
+    kind: ClassVar[Format]
+
+    def __init__(self, folders: Iterable[Path]) -> None:
         self.folders = tuple(folders)
         self.damaged = 0
         self.failures = 0
-        self._known: dict[Path, _Known] = {}
-        self._serving: dict[bytes, dict[bytes, Bundle]] = {}
+        self._known: dict[Path, _Known[B]] = {}
+        self._serving: dict[bytes, dict[bytes, B]] = {}
         self.reload()
+
+    @abstractmethod
+    def load(self, folder: Path) -> B:
+        """Load one bundle, ready for its first packet. :class:`BundleError` if it is damaged."""
 
     def __len__(self) -> int:
         return len(self.serving)
 
     @property
-    def serving(self) -> list[Bundle]:
+    def serving(self) -> list[B]:
         """One bundle per codebook, by reference."""
         bundles = [bundle for shared in self._serving.values() for bundle in shared.values()]
         return sorted(bundles, key=lambda bundle: bundle.reference)
 
-    def find(self, short_digest: bytes, digest: bytes | None = None) -> Bundle | None:
+    def find(self, short_digest: bytes, digest: bytes | None = None) -> B | None:
         """The bundle for a packet's digest.
 
         Args:
@@ -69,7 +81,7 @@ class BundleStore:
 
     def reload(self) -> bool:
         """Look for bundles that came, went or changed; returns whether any did. Reads files: may take a second."""
-        known: dict[Path, _Known] = {}
+        known: dict[Path, _Known[B]] = {}
         for root in self.folders:
             for folder in self._folders_in(root):
                 known[folder] = self._look(folder, self._known.get(folder))
@@ -82,18 +94,17 @@ class BundleStore:
 
     def _folders_in(self, root: Path) -> list[Path]:
         try:
-            return bundle_folders(root)
+            return bundle_folders(root, self.kind)
         except OSError as error:
             logger.warning("%s cannot be listed, its bundles stay as they are: %s", root, error.strerror)
             return [folder for folder in self._known if folder.parent == root]
 
-    def _look(self, folder: Path, before: _Known | None) -> _Known:
+    def _look(self, folder: Path, before: _Known[B] | None) -> _Known[B]:
         signature = _signature(folder)
         if before is not None and before.signature == signature:
             return before
         try:
-            bundle = load_bundle(folder)
-            coder_of(bundle.codebook)  # may compile for seconds: now, not at the first packet
+            bundle = self.load(folder)
         except BundleError as error:
             self.failures += 1
             logger.error("bundle not loaded: %s", error)
@@ -102,8 +113,36 @@ class BundleStore:
         return _Known(signature, bundle, damaged=False)
 
 
-def _by_digest(bundles: Iterable[Bundle | None]) -> dict[bytes, dict[bytes, Bundle]]:
-    serving: dict[bytes, dict[bytes, Bundle]] = {}
+class BundleStore(Shelf[Bundle]):
+    """The bundles of activities."""
+
+    kind = ACTIVITY
+
+    def __init__(self, folders: Iterable[Path] = (SHIPPED,)) -> None:
+        super().__init__(folders)
+
+    def load(self, folder: Path) -> Bundle:
+        """See :class:`Shelf`."""
+        bundle = load_bundle(folder)
+        coder_of(bundle.codebook)  # may compile for seconds: now, not at the first packet
+        return bundle
+
+
+class DetectorStore(Shelf[DetectorBundle]):
+    """The detectors."""
+
+    kind = DETECTOR
+
+    def __init__(self, folders: Iterable[Path] = (SHIPPED_DETECTORS,)) -> None:
+        super().__init__(folders)
+
+    def load(self, folder: Path) -> DetectorBundle:
+        """See :class:`Shelf`."""
+        return load_detector(folder)
+
+
+def _by_digest(bundles: Iterable[B | None]) -> dict[bytes, dict[bytes, B]]:
+    serving: dict[bytes, dict[bytes, B]] = {}
     for bundle in bundles:
         if bundle is None:
             continue

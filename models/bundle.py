@@ -1,15 +1,11 @@
-"""Bundles: a network and the codebook that it was trained with, in one folder. The only reader and writer of them.
+"""Bundles of activities: a network and the codebook that it was trained with, in one folder.
 
-A bundle is a folder ``name@version`` with ``manifest.json`` (:class:`Manifest`), ``codebook.bin`` and
-``model.safetensors``; for people, ``codebook.json`` and ``README.md``, its model card. The manifest holds the SHA-256
-of codebook and model; nothing is loaded that does not match, and nothing that is loaded can run code.
+The only reader and writer of them; the files are :mod:`models.bundle_files`' matter.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,37 +14,32 @@ from typing import Annotated, Any, Final, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
+from pydantic import Field
 
+from models.bundle_files import (
+    ACTIVITY,
+    ManifestBase,
+    Strict,
+    find_bundle,
+    naming,
+    network_bytes,
+    read_files,
+    write_files,
+)
 from models.card import model_card
 from models.har import HarConfig, HarNetwork, build
 from protocol.messages import UNKNOWN, LabelName
 from quantization.codebook import RATE_TOLERANCE, Codebook
 from quantization.codec import network_input
-from quantization.errors import BundleError, CodebookError, SensorError
+from quantization.errors import BundleError
 from quantization.imu import Codes
 from quantization.sensor import Sensor
 
 SHIPPED: Final = Path(__file__).parent / "bundles"
 """The bundles that come with the package."""
-MAX_MODEL_BYTES: Final = 64 * 2**20
-"""Networks here have 10 to 400 thousand parameters; a file beyond this is not one."""
-_REFERENCE: Final = re.compile(r"([a-z0-9][a-z0-9_-]{0,31})(?:@([0-9]{1,6}))?")
-
-CODEBOOK_FILE: Final = "codebook.bin"
-MODEL_FILE: Final = "model.safetensors"
-MANIFEST_FILE: Final = "manifest.json"
-CARD_FILE: Final = "README.md"
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class DataCard(_Strict):
+class DataCard(Strict):
     """What a bundle was trained on."""
 
     dataset: str
@@ -60,15 +51,15 @@ class DataCard(_Strict):
     """Of the data at hand, had no part in training, early stopping or calibration."""
     split_by: Literal["subject", "recording"] = "subject"
     """By "recording", the subjects here are recordings of people who took part in training."""
-    merged_labels: dict[str, str] = {}
+    merged_labels: dict[str, str] = Field(default_factory=dict)
     """Labels of the data set that count as another one."""
-    excluded_labels: list[str] = []
+    excluded_labels: list[str] = Field(default_factory=list)
     """Activities of the data set that the bundle does not know."""
-    background_labels: list[str] = []
+    background_labels: list[str] = Field(default_factory=list)
     """Of those, the ones that training showed it as examples of what it does not know."""
 
 
-class Scores(_Strict):
+class Scores(Strict):
     """How good a bundle is, and by which protocol."""
 
     scoring_rule: str
@@ -86,13 +77,10 @@ class Scores(_Strict):
     """The same with packet headers."""
 
 
-class Manifest(_Strict):
+class Manifest(ManifestBase):
     """``manifest.json``."""
 
-    format: Annotated[str, Field(pattern="^gammawear-bundle-1$")] = "gammawear-bundle-1"
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
-    version: Annotated[int, Field(ge=1, lt=10**6)]
-    created: str
+    format: Literal["gammawear-bundle-1"] = ACTIVITY
     body_site: str
     labels: Annotated[list[LabelName], Field(min_length=2, max_length=256)]
     rate_hz: Annotated[float, Field(ge=1, le=1000)]
@@ -109,13 +97,6 @@ class Manifest(_Strict):
     scores: Scores | None = None
     """None only while a bundle is being made."""
     training: dict[str, Any]
-    codebook_sha256: str
-    model_sha256: str
-
-    @property
-    def reference(self) -> str:
-        """``name@version``."""
-        return f"{self.name}@{self.version}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,7 +193,7 @@ def assemble(manifest: dict[str, Any], *, codebook: Codebook, network: HarNetwor
         network=network.config.to_dict(),
         sensor=sensor.to_dict(),
         codebook_sha256=codebook.digest.hex(),
-        model_sha256=hashlib.sha256(_network_bytes(network)).hexdigest(),
+        model_sha256=hashlib.sha256(network_bytes(network)).hexdigest(),
     )
     return Bundle(complete, codebook, network.eval(), sensor)
 
@@ -225,20 +206,7 @@ def save_bundle(folder: Path, bundle: Bundle) -> Path:
     """
     if bundle.manifest.scores is None:
         raise BundleError(f"{bundle.reference} has no scores: evaluate it before it is saved")
-    target = folder / bundle.reference
-    if target.exists():
-        raise BundleError(f"{target} exists; a version is never overwritten, give the next number")
-    target.mkdir(parents=True)
-    bundle.codebook.save(target / CODEBOOK_FILE)
-    (target / CARD_FILE).write_text(model_card(bundle), encoding="utf-8")
-    (target / MODEL_FILE).write_bytes(_network_bytes(bundle.network))
-    # The manifest comes last: a folder without one is not a bundle, so none is ever seen half-written.
-    (target / MANIFEST_FILE).write_text(bundle.manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    return target
-
-
-def _network_bytes(network: HarNetwork) -> bytes:
-    return save_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()})
+    return write_files(folder, bundle.manifest, bundle.codebook, bundle.network, model_card(bundle))
 
 
 def load_bundle(reference: str | Path, search: Iterable[Path] = (SHIPPED,)) -> Bundle:
@@ -248,57 +216,8 @@ def load_bundle(reference: str | Path, search: Iterable[Path] = (SHIPPED,)) -> B
         BundleError: absent, damaged, or its parts do not fit each other.
     """
     folder = find_bundle(reference, search)
-    try:
-        manifest = Manifest.model_validate_json((folder / MANIFEST_FILE).read_bytes())
-        codebook = Codebook.load(folder / CODEBOOK_FILE)
-        model_file = folder / MODEL_FILE
-        if model_file.stat().st_size > MAX_MODEL_BYTES:
-            raise BundleError(f"{model_file} is larger than {MAX_MODEL_BYTES} bytes")
-        model = model_file.read_bytes()
-        if codebook.digest.hex() != manifest.codebook_sha256:
-            raise BundleError(f"{folder / CODEBOOK_FILE} is not the one that the manifest names")
-        if hashlib.sha256(model).hexdigest() != manifest.model_sha256:
-            raise BundleError(f"{model_file} is not the one that the manifest names")
+    manifest, codebook, tensors = read_files(folder, Manifest)
+    with naming(folder):
         network = build(HarConfig(**manifest.network))
-        network.load_state_dict(load_tensors(model))
-        sensor = Sensor.from_dict(manifest.sensor)
-        return Bundle(manifest, codebook, network.eval(), sensor)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise BundleError(f"{folder / MANIFEST_FILE}: {where}: {first['msg']}") from error
-    except (OSError, SafetensorError, RuntimeError, TypeError, CodebookError, SensorError) as error:
-        raise BundleError(f"{folder}: {error}") from error
-
-
-def find_bundle(reference: str | Path, search: Iterable[Path] = (SHIPPED,)) -> Path:
-    """The folder of a bundle.
-
-    Raises:
-        BundleError: there is none; the message lists what there is.
-    """
-    folders = list(search)
-    as_path = Path(reference)
-    with contextlib.suppress(OSError):  # a name that no file could have is not a path
-        if (as_path / MANIFEST_FILE).is_file():
-            return as_path
-    match = _REFERENCE.fullmatch(str(reference))
-    known = [folder for root in folders for folder in bundle_folders(root)]
-    if match:
-        name, version = match.groups()
-        fitting = [f for f in known if f.name.split("@")[0] == name and version in (None, f.name.split("@")[1])]
-        if fitting:
-            return max(fitting, key=lambda folder: int(folder.name.split("@")[1]))
-    names = ", ".join(dict.fromkeys(folder.name for folder in known)) or "none"
-    raise BundleError(f"no bundle {str(reference)!r}; known: {names}; or give the path of a bundle's folder")
-
-
-def bundle_folders(root: Path) -> list[Path]:
-    """The folders ``name@version`` in ``root`` that hold a manifest, sorted; empty where ``root`` is absent."""
-    if not root.is_dir():
-        return []
-    return sorted(
-        folder
-        for folder in root.iterdir()
-        if "@" in folder.name and _REFERENCE.fullmatch(folder.name) and (folder / MANIFEST_FILE).is_file()
-    )
+        network.load_state_dict(tensors)
+        return Bundle(manifest, codebook, network.eval(), Sensor.from_dict(manifest.sensor))

@@ -81,6 +81,8 @@ class Status(Message):
     dropped: Annotated[int, Field(ge=0, lt=2**53)] | None = None
     """Of those, dropped by the device's own full queue."""
     bridge: Name | None = None
+    camera: bool | None = None
+    """True of a camera node; its ``packets`` are frames."""
     error: Annotated[str, Field(max_length=200)] | None = None
     time_ms: WallMs | None = None
 
@@ -154,6 +156,61 @@ class Activity(Message):
     """The same in wall time, by the gateway's estimate of the device's clock."""
     latency_ms: Annotated[float, Field(ge=0)]
     """From the arrival of the window's last packet to the answer."""
+    model: Name
+    """``name@version`` of the bundle."""
+    source: SourceKind | None = None
+
+
+Side = Annotated[float, Field(ge=0, le=65_535)]
+BoxSides = tuple[Side, Side, Side, Side]
+"""Left, top, right, bottom in photosites of the sensor, from its top left corner; right and bottom exclusive."""
+FrameSequence = Annotated[int, Field(ge=0, lt=2**32)]
+MAX_BOXES: Final = 100
+"""Most boxes of one frame, found or true."""
+
+
+class TrueBox(BaseModel):
+    """Where something is."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    label: LabelName
+    box: BoxSides
+
+    @model_validator(mode="after")
+    def _has_an_area(self) -> Self:
+        if self.box[0] >= self.box[2] or self.box[1] >= self.box[3]:
+            raise ValueError("a box is left, top, right, bottom, and has an area")
+        return self
+
+
+class FoundBox(TrueBox):
+    """What a detector takes something for, and how surely."""
+
+    score: Annotated[float, Field(ge=0, le=1)]
+
+
+class Truth(Message):
+    """``truth``: everything that is to be found in one frame."""
+
+    sequence: FrameSequence
+    boxes: Annotated[list[TrueBox], Field(max_length=MAX_BOXES)]
+
+
+class Detections(Message):
+    """``detections``: what the gateway found in one frame; the retained one is what a camera sees at present."""
+
+    sequence: FrameSequence
+    tick: Tick
+    """Of the exposure."""
+    time_ms: WallMs
+    """When the frame was complete at the gateway."""
+    width: Annotated[int, Field(ge=2, le=65_535)]
+    height: Annotated[int, Field(ge=2, le=65_535)]
+    """Photosites that boxes are given in."""
+    boxes: Annotated[list[FoundBox], Field(max_length=MAX_BOXES)]
+    latency_ms: Annotated[float, Field(ge=0)]
+    """From the arrival of the frame's last chunk to the answer."""
     model: Name
     """``name@version`` of the bundle."""
     source: SourceKind | None = None

@@ -1,14 +1,17 @@
 """MQTT topics: who says what where.
 
-=============================== ========= ====== =========================================== =====================
-topic                           from      retain payload                                     QoS
-=============================== ========= ====== =========================================== =====================
-``gammawear/v1/<id>/imu``       device    no     :class:`protocol.packet.Packet`, binary     0, or 1 by option
-``gammawear/v1/<id>/status``    device    yes    :class:`protocol.messages.Status`; the will 1
-``gammawear/v1/<id>/label``     labeller  no     :class:`protocol.messages.Label`            as ``imu``
-``gammawear/v1/<id>/config``    operator  yes    :class:`protocol.messages.Config`           1
-``gammawear/v1/<id>/activity``  gateway   yes    :class:`protocol.messages.Activity`         0
-=============================== ========= ====== =========================================== =====================
+================================= ========= ====== =========================================== =====================
+topic                             from      retain payload                                     QoS
+================================= ========= ====== =========================================== =====================
+``gammawear/v1/<id>/imu``         device    no     :class:`protocol.packet.Packet`, binary     0, or 1 by option
+``gammawear/v1/<id>/status``      device    yes    :class:`protocol.messages.Status`; the will 1
+``gammawear/v1/<id>/label``       labeller  no     :class:`protocol.messages.Label`            as ``imu``
+``gammawear/v1/<id>/config``      operator  yes    :class:`protocol.messages.Config`           1
+``gammawear/v1/<id>/activity``    gateway   yes    :class:`protocol.messages.Activity`         0
+``gammawear/v1/<id>/frame``       camera    no     :class:`protocol.frame.Chunk`, binary       0, or 1 by option
+``gammawear/v1/<id>/truth``       labeller  no     :class:`protocol.messages.Truth`            as ``frame``
+``gammawear/v1/<id>/detections``  gateway   yes    :class:`protocol.messages.Detections`       0
+================================= ========= ====== =========================================== =====================
 
 ``<id>`` is 1 to 32 of ``A-Z a-z 0-9 _ -``. A gateway is a device of its own for ``status``: its id is ``gateway``,
 which no wearable may take.
@@ -35,6 +38,9 @@ class Kind(StrEnum):
     LABEL = "label"
     CONFIG = "config"
     ACTIVITY = "activity"
+    FRAME = "frame"
+    TRUTH = "truth"
+    DETECTIONS = "detections"
 
 
 _KINDS: Final = frozenset(Kind)

@@ -37,6 +37,10 @@ class PacketError(_RefusedError):
     """Bytes that are not a packet."""
 
 
+class FrameError(_RefusedError):
+    """A RAW frame, or a chunk of one, that is not what it should be."""
+
+
 class MessageError(_RefusedError):
     """A JSON message or a topic that does not follow the protocol."""
 

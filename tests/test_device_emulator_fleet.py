@@ -80,7 +80,7 @@ async def test_packets_are_spread_over_the_period(free_port, monkeypatch):
 
 
 async def test_a_fleet_that_cannot_keep_up_says_so_once(mosquitto, caplog, monkeypatch):
-    monkeypatch.setattr("device_emulator.publisher.LATE_S", -1.0)
+    monkeypatch.setattr("device_emulator.node.LATE_S", -1.0)
     fleet = Fleet([publisher(mosquitto.settings, name=name, speed=10) for name in NAMES])
     task = asyncio.create_task(fleet.run())
     await until(lambda: fleet.packets_published > 20)

@@ -118,7 +118,7 @@ async def test_status_is_retained_while_online_and_after(mosquitto):
 
 
 async def test_status_is_said_again_from_time_to_time(mosquitto, monkeypatch):
-    monkeypatch.setattr("device_emulator.publisher.STATUS_INTERVAL_S", 0.2)
+    monkeypatch.setattr("device_emulator.node.STATUS_INTERVAL_S", 0.2)
     wearer = publisher(mosquitto.settings, speed=50)
     async with Monitor(mosquitto.settings) as monitor, running(wearer):
         await until(lambda: len(monitor.statuses()) >= 4)

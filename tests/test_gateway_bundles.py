@@ -7,7 +7,7 @@ from factories import codebook, tiny_bundle
 from test_gateway_support import Rig, Wearer
 
 from gateway.bundles import BundleStore
-from models.bundle import MODEL_FILE
+from models.bundle_files import MODEL_FILE
 
 
 def test_the_highest_version_of_a_codebook_serves(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ import pytest
 from factories import codebook, tiny_bundle
 
 from models.bandwidth import bandwidth, packets_of
-from models.bundle import CARD_FILE, SHIPPED, bundle_folders, load_bundle
+from models.bundle import SHIPPED, load_bundle
+from models.bundle_files import CARD_FILE, bundle_folders
 from models.card import model_card
 from protocol.packet import HEADER_BYTES, MAX_PAYLOAD_BYTES, Coder
 from quantization.entropy import statistics_from_codes

@@ -12,17 +12,8 @@ from factories import LABELS, codebook, sensor, tiny_bundle
 from pydantic import ValidationError
 
 import models
-from models.bundle import (
-    CODEBOOK_FILE,
-    MANIFEST_FILE,
-    MODEL_FILE,
-    Bundle,
-    assemble,
-    bundle_folders,
-    find_bundle,
-    load_bundle,
-    save_bundle,
-)
+from models.bundle import Bundle, assemble, load_bundle, save_bundle
+from models.bundle_files import CODEBOOK_FILE, MANIFEST_FILE, MODEL_FILE, bundle_folders, find_bundle
 from models.har import HarConfig, build
 from protocol.messages import UNKNOWN
 from quantization.errors import BundleError

@@ -1,0 +1,168 @@
+"""Bundles as folders: what those of activities and those of detectors share.
+
+A bundle is a folder ``name@version`` with ``manifest.json``, ``codebook.bin`` and ``model.safetensors``; for people,
+``codebook.json`` and ``README.md``, its model card. The manifest says of which kind it is (``format``) and holds the
+SHA-256 of codebook and model; nothing is loaded that does not match, and nothing that is loaded can run code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Final, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from quantization.codebook import Codebook
+from quantization.errors import BundleError, CodebookError, SensorError
+
+CODEBOOK_FILE: Final = "codebook.bin"
+MODEL_FILE: Final = "model.safetensors"
+MANIFEST_FILE: Final = "manifest.json"
+CARD_FILE: Final = "README.md"
+MAX_MODEL_BYTES: Final = 64 * 2**20
+"""Networks here have ten thousand to three million parameters; a file beyond this is not one."""
+MAX_MANIFEST_BYTES: Final = 4 * 2**20
+_REFERENCE: Final = re.compile(r"([a-z0-9][a-z0-9_-]{0,31})(?:@([0-9]{1,6}))?")
+
+Format = Literal["gammawear-bundle-1", "gammawear-detector-1"]
+ACTIVITY: Final = "gammawear-bundle-1"
+DETECTOR: Final = "gammawear-detector-1"
+
+
+class Strict(BaseModel):
+    """What is in a manifest and nothing else."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ManifestBase(Strict):
+    """What every ``manifest.json`` has."""
+
+    format: Format
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
+    version: Annotated[int, Field(ge=1, lt=10**6)]
+    created: str
+    codebook_sha256: str
+    model_sha256: str
+
+    @property
+    def reference(self) -> str:
+        """``name@version``."""
+        return f"{self.name}@{self.version}"
+
+
+M = TypeVar("M", bound=ManifestBase)
+
+
+def network_bytes(network: nn.Module) -> bytes:
+    """``model.safetensors`` of a network."""
+    return save_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()})
+
+
+def read_files(folder: Path, manifest: type[M]) -> tuple[M, Codebook, dict[str, Tensor]]:
+    """Manifest, codebook and tensors of a bundle, checked against each other.
+
+    Raises:
+        BundleError: damaged, or the parts are not those that the manifest names.
+    """
+    with naming(folder):
+        with (folder / MANIFEST_FILE).open("rb") as file:
+            found = manifest.model_validate_json(file.read(MAX_MANIFEST_BYTES))
+        codebook = Codebook.load(folder / CODEBOOK_FILE)
+        model_file = folder / MODEL_FILE
+        if model_file.stat().st_size > MAX_MODEL_BYTES:
+            raise BundleError(f"{model_file} is larger than {MAX_MODEL_BYTES} bytes")
+        model = model_file.read_bytes()
+        if codebook.digest.hex() != found.codebook_sha256:
+            raise BundleError(f"{folder / CODEBOOK_FILE} is not the one that the manifest names")
+        if hashlib.sha256(model).hexdigest() != found.model_sha256:
+            raise BundleError(f"{model_file} is not the one that the manifest names")
+        return found, codebook, load_tensors(model)
+
+
+@contextlib.contextmanager
+def naming(folder: Path) -> Iterator[None]:
+    """Whatever is wrong with the parts of a bundle, say which bundle it is."""
+    try:
+        yield
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise BundleError(f"{folder / MANIFEST_FILE}: {where}: {first['msg']}") from error
+    except (OSError, SafetensorError, RuntimeError, TypeError, CodebookError, SensorError) as error:
+        raise BundleError(f"{folder}: {error}") from error
+
+
+def write_files(folder: Path, manifest: ManifestBase, codebook: Codebook, network: nn.Module, card: str) -> Path:
+    """Write ``folder/name@version`` and return it.
+
+    Raises:
+        BundleError: that version exists already.
+    """
+    target = folder / manifest.reference
+    if target.exists():
+        raise BundleError(f"{target} exists; a version is never overwritten, give the next number")
+    target.mkdir(parents=True)
+    codebook.save(target / CODEBOOK_FILE)
+    (target / CARD_FILE).write_text(card, encoding="utf-8")
+    (target / MODEL_FILE).write_bytes(network_bytes(network))
+    # The manifest comes last: a folder without one is not a bundle, so none is ever seen half-written.
+    (target / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    return target
+
+
+def find_bundle(reference: str | Path, search: Iterable[Path], kind: Format = ACTIVITY) -> Path:
+    """The folder of a bundle, by folder, by ``name@version`` or by ``name`` (its highest version).
+
+    Raises:
+        BundleError: there is none; the message lists what there is.
+    """
+    folders = list(search)
+    as_path = Path(reference)
+    with contextlib.suppress(OSError):  # a name that no file could have is not a path
+        if (as_path / MANIFEST_FILE).is_file():
+            return as_path
+    match = _REFERENCE.fullmatch(str(reference))
+    known = [folder for root in folders for folder in bundle_folders(root, kind)]
+    if match:
+        name, version = match.groups()
+        fitting = [f for f in known if f.name.split("@")[0] == name and version in (None, f.name.split("@")[1])]
+        if fitting:
+            return max(fitting, key=lambda folder: int(folder.name.split("@")[1]))
+    names = ", ".join(dict.fromkeys(folder.name for folder in known)) or "none"
+    raise BundleError(f"no bundle {str(reference)!r}; known: {names}; or give the path of a bundle's folder")
+
+
+def bundle_folders(root: Path, kind: Format = ACTIVITY) -> list[Path]:
+    """The folders ``name@version`` in ``root`` that hold a manifest of that kind, sorted; empty where there is none.
+
+    A manifest that cannot be read counts as one of activities, so that somebody reports it.
+    """
+    if not root.is_dir():
+        return []
+    return sorted(
+        folder
+        for folder in root.iterdir()
+        if "@" in folder.name
+        and _REFERENCE.fullmatch(folder.name)
+        and (folder / MANIFEST_FILE).is_file()
+        and (_says_detector(folder / MANIFEST_FILE) == (kind == DETECTOR))
+    )
+
+
+def _says_detector(manifest: Path) -> bool:
+    try:
+        with manifest.open("rb") as file:
+            document = json.loads(file.read(MAX_MANIFEST_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(document, dict) and document.get("format") == DETECTOR
