@@ -1,4 +1,4 @@
-"""One wearable on the network: waits until a packet is due, sends it over its link, and publishes it with its labels."""
+"""One wearable on the network: waits until a packet is due, sends it over its link, publishes it with its labels."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def test_imports_point_one_way(tmp_path):
     assert "broken" in run(code, tmp_path), "it has counted: '3 kept, 0 broken'"
 
 
-LEARNING = ("quantization.gamma", "quantization.rivals", "quantization.rate")
+LEARNING = ("quantization.gamma", "quantization.gamma_image", "quantization.rivals", "quantization.rate")
 """What only models/ imports."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -82,10 +83,16 @@ async def open_adapter(hci: str | None = None, *, bonds: str | None = None) -> A
         bonds: file where Bumble keeps bonds; platforms keep their own.
 
     Raises:
-        ConnectError: there is no such controller.
+        ConnectError: there is no such controller, or no Bluetooth on this machine.
     """
     if hci is None:
-        yield Adapter()
+        adapter = Adapter()
+        async with contextlib.AsyncExitStack() as stack:
+            if sys.platform == "linux":
+                from device_emulator.ble.bluez import attended
+
+                await stack.enter_async_context(attended(adapter.lost))
+            yield adapter
         return
     async with Central.open(hci, bonds=bonds) as central:
         yield Adapter(

@@ -1,0 +1,1 @@
+"""Camera nodes: RAW frames from files or a generated scene, quantized, coded, cut into chunks."""
