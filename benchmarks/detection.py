@@ -21,17 +21,17 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 from benchmarks.machine import RESULTS, ROOT, commit, machine
 from models.vision.fit import DetectorSettings, evaluate
 from models.vision.shots import Shots, View
-from models.vision.tasks import TASKS, TEST_SEED, CurveKind, train_detector, views
+from models.vision.tasks import CURVES, TASKS, TEST_SEED, CurveKind, train_detector, views
+from models.vision.train import LIGHTS
 from quantization.gamma_image import ImageQuantizer, PaperQuantizer, PlaneQuantizer
 
 FILE: Final = RESULTS / "detection.jsonl"
 CODEBOOKS: Final = ROOT / "runs" / "detection"
-LIGHTS: Final = (1.0, 0.25, 0.1)
 CORE: Final = ("none", "linear-4", "log-4", "gamma-4", "gamma-2")
 """What every seed has before the rest."""
 MORE: Final = ("gamma-paper-4", "gamma-3", "linear-2", "gamma-paper-2")
@@ -94,10 +94,10 @@ def runs(tasks: list[str], curves: list[str], seeds: range) -> Iterator[Run]:
     for seed in seeds:
         for task in tasks:
             for name in curves:
-                curve, _, bits = name.rpartition("-") if name != "none" else ("none", "", "12")
-                if curve not in get_args(CurveKind):
-                    sys.exit(f"no curve {name!r}; known: none, or {', '.join(get_args(CurveKind)[1:])} with -<bits>")
-                yield Run(task, curve, int(bits), seed)
+                kind, _, bits = name.rpartition("-") if name != "none" else ("none", "", "12")
+                if kind not in CURVES:
+                    sys.exit(f"no curve {name!r}; known: none, or {', '.join(CURVES[1:])} with -<bits>")
+                yield Run(task, kind, int(bits), seed)
 
 
 def main() -> None:
@@ -107,7 +107,7 @@ def main() -> None:
     parser.add_argument("--tasks", default="penn_fudan,bccd", help="of: " + ", ".join(TASKS))
     parser.add_argument("--curves", default=",".join(CORE), help="default: %(default)s; further: " + ",".join(MORE))
     parser.add_argument("--seeds", default="0-4", help="first-last, default %(default)s")
-    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--jobs", type=int, default=2, help="trainings at the same time, one core each")
     parser.add_argument("--list", action="store_true", help="show what is missing, run nothing")
     arguments = parser.parse_args()
     first, _, last = arguments.seeds.partition("-")

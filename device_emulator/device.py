@@ -155,6 +155,11 @@ class Device:
         return self._program.encoder.codebook
 
     @property
+    def is_camera(self) -> bool:
+        """No."""
+        return False
+
+    @property
     def source_kind(self) -> SourceKind:
         """Where its samples come from."""
         return self.source.kind

@@ -38,6 +38,10 @@ class Node(Protocol):
         """Where its samples come from."""
 
     @property
+    def is_camera(self) -> bool:
+        """It sends frames, not packets."""
+
+    @property
     def packet_period_s(self) -> float:
         """Seconds of its own time between two packets, or two frames."""
 
@@ -105,7 +109,7 @@ class NodePublisher(ABC):
         self.connection: Final = Connection(
             broker,
             f"gammawear-{node.device_id}",
-            will=self._status_message(Status(state="offline", source=node.source_kind)),
+            will=self._status_message(self._offline()),
             subscriptions=((self._config_topic, 1),),
             on_message=self._on_config,
             on_connected=self._announce,
@@ -175,12 +179,8 @@ class NodePublisher(ABC):
         if self._stopped:
             return
         self._stopped = True
-        offline = Status(
-            state="offline",
-            source=self._node.source_kind,
-            packets=self.packets_made,
-            dropped=self.dropped,
-            time_ms=now_ms(),
+        offline = self._offline().model_copy(
+            update={"packets": self.packets_made, "dropped": self.dropped, "time_ms": now_ms()}
         )
         await self.connection.stop(self._status_message(offline), timeout=timeout)
 
@@ -203,6 +203,9 @@ class NodePublisher(ABC):
                 self.on_late(self)
 
     # -- messages -----------------------------------------------------------------------------------------------------
+
+    def _offline(self) -> Status:
+        return Status(state="offline", source=self._node.source_kind, camera=self._node.is_camera or None)
 
     def _status_message(self, status: Status) -> Message:
         return Message(self._status_topic, status.to_json(), qos=1, retain=True)

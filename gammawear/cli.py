@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
-from gammawear import bluetooth, demo, learn, serve
+from gammawear import bluetooth, demo, learn, serve, vision
 from quantization.errors import GammawearError
 
 app = typer.Typer(
@@ -27,6 +27,8 @@ app.command("gateway")(serve.gateway_command)
 app.command("wearable")(bluetooth.wearable_command)
 app.command("bridge")(bluetooth.bridge_command)
 app.command("record")(bluetooth.record_command)
+app.command("camera")(vision.camera_command)
+learn.train_app.command("detector")(vision.train_detector)
 app.add_typer(learn.train_app, name="train")
 app.command("evaluate")(learn.evaluate_command)
 app.add_typer(learn.datasets_app, name="datasets")

@@ -23,6 +23,7 @@ from rich.text import Text
 from device_emulator.fleet import Fleet
 from gammawear import options
 from gammawear.broker import RunningBroker, local_broker
+from gammawear.demo_cameras import camera_fleet, camera_lines, camera_result
 from gammawear.options import bundle_dirs, until_stopped
 from gammawear.serve import DEFAULT_METRICS_PORT, chosen_people
 from gammawear.wearables import WearableOptions, dataset_sources, part_for, synthetic_sources, wearables
@@ -31,6 +32,8 @@ from gateway.views import DeviceView, Summary
 from models.bundle import Bundle, load_bundle
 from models.evaluate import evaluate, material_for
 from models.tasks import Material
+from models.vision.bundle import SHIPPED as SHIPPED_DETECTORS
+from models.vision.bundle import DetectorBundle, load_detector
 from protocol.messages import UNKNOWN
 
 DEFAULT_WEARABLES: Final = 8
@@ -51,6 +54,8 @@ class DemoOptions:
     material: Material | None
     people: list[str]
     wearables: int | None
+    cameras: int
+    detector: DetectorBundle | None
     part: str | None
     seed: int
     speed: float
@@ -65,7 +70,9 @@ class DemoOptions:
 
 def demo_command(
     wearable_count: Annotated[int | None, typer.Option("--wearables", min=1, help="How many wearables.")] = None,
+    camera_count: Annotated[int, typer.Option("--cameras", min=0, max=16, help="How many cameras; 0 for none.")] = 1,
     bundle: Annotated[str, typer.Option(help="What recognises, and what the wearables quantize with.")] = "wrist6",
+    detector: Annotated[str, typer.Option(help="What looks at frames, and what cameras quantize with.")] = "street",
     dataset: Annotated[
         Path | None, typer.Option(help="Replay recorded people who were not trained on (archive or folder).")
     ] = None,
@@ -106,6 +113,9 @@ def demo_command(
     torch.set_num_threads(1)
     _NOTES.print(f"loading {bundle}")
     loaded = load_bundle(bundle, bundle_dirs(bundles))
+    once = once and dataset is not None
+    watching = camera_count > 0 and not once  # a scene has no end
+    looks = load_detector(detector, (*(bundles or ()), SHIPPED_DETECTORS)) if watching else None
     material = None
     people: list[str] = []
     if dataset is not None:
@@ -118,6 +128,8 @@ def demo_command(
             material=material,
             people=people,
             wearables=wearable_count,
+            cameras=camera_count if watching else 0,
+            detector=looks,
             part=part,
             seed=seed,
             speed=speed,
@@ -126,7 +138,7 @@ def demo_command(
             metrics_port=metrics_port,
             per_device=(wearable_count or DEFAULT_WEARABLES) <= 50,
             seconds=seconds,
-            once=once and dataset is not None,
+            once=once,
             picture=picture,
         ),
         bundle_dirs(bundles),
@@ -151,15 +163,18 @@ class Demo:
         _NOTES.print("starting a broker")
         async with local_broker(prefer=self._options.broker) as broker:
             gateway = self._gateway(broker)
-            fleet = self._fleet(broker)
-            _NOTES.print(f"{broker.name} on port {broker.port}; {len(fleet.publishers)} wearables ({self._source})")
+            fleet, watch = self._fleet(broker), self._watch(broker)
+            _NOTES.print(
+                f"{broker.name} on port {broker.port}; {len(fleet.publishers)} wearables ({self._source}), "
+                f"{len(watch.publishers)} cameras (synthetic)"
+            )
             serving = asyncio.create_task(gateway.run())
             try:
                 await _first(serving, gateway.wait_connected(10))
                 _NOTES.print(f"metrics: http://127.0.0.1:{gateway.metrics_port}/metrics")
                 async with _screen(lambda: self._picture(gateway, broker, started), lambda: _line(gateway.summary())):
-                    work = _first(serving, fleet.run())
-                    await until_stopped(work, fleet.stop, seconds=self._options.seconds)
+                    work = _first(serving, _both(fleet.run(), watch.run()))
+                    await until_stopped(work, lambda: _both(fleet.stop(), watch.stop()), seconds=self._options.seconds)
                     await _settle(gateway, fleet)
                 views = gateway.snapshot()
                 if self._options.picture is not None:
@@ -169,7 +184,8 @@ class Demo:
             finally:
                 serving.cancel()
                 await asyncio.gather(serving, return_exceptions=True)
-            return self._result(gateway.summary(), views, fleet, broker, time.monotonic() - started)
+            result = self._result(gateway.summary(), views, fleet, broker, time.monotonic() - started)
+            return result | ({"camera": camera_result(gateway.cameras, watch)} if watch.publishers else {})
 
     def _gateway(self, broker: RunningBroker) -> Gateway:
         return Gateway(
@@ -196,6 +212,14 @@ class Demo:
         shared = WearableOptions(qos=chosen.qos, speed=chosen.speed)
         return Fleet(wearables(sources, chosen.bundle, broker.settings, shared))
 
+    def _watch(self, broker: RunningBroker) -> Fleet:
+        chosen = self._options
+        if chosen.detector is None:
+            return Fleet([])
+        return camera_fleet(
+            chosen.detector, broker.settings, count=chosen.cameras, seed=chosen.seed, speed=chosen.speed
+        )
+
     def _picture(self, gateway: Gateway, broker: RunningBroker, started: float) -> Group:
         title = (
             f"gammawear demo · {self._options.bundle.reference} · {self._options.bundle.codebook.bits}-bit codes · "
@@ -207,12 +231,13 @@ class Demo:
         for column in ("bits/value", "MQTT B/s", "at 12 bit", "saved", "lost"):
             table.add_column(column, justify="right")
         views = gateway.snapshot()
-        for view in views[: max(1, _NOTES.height - 9)]:
+        for view in views[: max(1, _NOTES.height - 9 - 2 * self._options.cameras)]:
             table.add_row(*_row(view))
-        hidden = len(views) - (_NOTES.height - 9)
+        hidden = len(views) - (_NOTES.height - 9 - 2 * self._options.cameras)
         more = [Text(f"… and {hidden} more wearables", style="dim")] if hidden > 0 else []
         metrics = Text(f"metrics http://127.0.0.1:{gateway.metrics_port}/metrics · Ctrl-C ends", style="dim")
-        return Group(table, *more, Text(_line(gateway.summary())), metrics)
+        seen = [Text(line) for line in camera_lines(gateway.cameras)]
+        return Group(table, *more, Text(_line(gateway.summary())), *seen, metrics)
 
     def _result(
         self, summary: Summary, views: list[DeviceView], fleet: Fleet, broker: RunningBroker, seconds: float
@@ -263,6 +288,10 @@ async def _first(service: asyncio.Task[None], work: Awaitable[None]) -> None:
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+async def _both(first: Awaitable[None], second: Awaitable[None]) -> None:
+    await asyncio.gather(first, second)
 
 
 async def _settle(gateway: Gateway, fleet: Fleet) -> None:
@@ -382,6 +411,15 @@ def _print_summary(result: dict[str, Any]) -> None:
     )
     latency = result["latency_ms"]
     table.add_row("latency", f"{figure(latency['p50'], '.0f')} ms median, {figure(latency['p99'], '.0f')} ms p99")
+    camera = result.get("camera")
+    if camera:
+        table.add_row(
+            "cameras",
+            f"{camera['frames_received']} of {camera['frames_sent']} frames, "
+            f"{figure(camera['bits_per_photosite'], '.2f')} bits a photosite, "
+            f"{figure(camera['compression_over_12_bit'], '.1f')}× below 12-bit RAW; "
+            f"AP50 {figure(camera['ap50'], '.3f')} (source: synthetic)",
+        )
     packets = f"{result['packets_sent']} sent, {result['packets_received']} received, {result['packets_lost']} lost"
     table.add_row("packets", packets)
     _NOTES.print(table)

@@ -16,7 +16,7 @@ from rich.table import Table
 from models import datasets
 from models.augment import Augment
 from models.bundle import SHIPPED, Bundle, load_bundle
-from models.bundle_files import bundle_folders, find_bundle
+from models.bundle_files import bundle_folders, find_bundle, next_version
 from models.datasets.fetch import fetch
 from models.evaluate import Report, evaluate, material_for, own_task
 from models.fit import Epoch, FitSettings
@@ -107,7 +107,7 @@ def train_har(
     with _NOTES.status(f"reading {data} ({chosen.name}) at {task.rate_hz:g} Hz"):
         material = load_material(task, data)
     bundle_name = name or task.bundle
-    number = version or _next_version(out, bundle_name)
+    number = version or next_version(out, bundle_name)
     settings = TrainSettings(
         quantizer=_kind(quantizer),
         bits=bits,
@@ -180,11 +180,6 @@ def _split_by(name: str, task: Task) -> Task:
     if name != "recording":
         raise TrainingError(f"--split is subject or recording, not {name!r}")
     return replace(task, split_by="recording", test=(), validation=())
-
-
-def _next_version(out: Path, name: str) -> int:
-    taken = [int(f.name.split("@")[1]) for f in bundle_folders(out) if f.name.split("@")[0] == name]
-    return max(taken, default=0) + 1
 
 
 def _frozen(reference: str | None, out: Path) -> Codebook | None:

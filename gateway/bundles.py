@@ -138,6 +138,8 @@ class DetectorStore(Shelf[DetectorBundle]):
 
     def load(self, folder: Path) -> DetectorBundle:
         """See :class:`Shelf`."""
+        from quantization import plane_coder  # noqa: F401 - may compile for seconds: now, not at the first frame
+
         return load_detector(folder)
 
 

@@ -7,15 +7,19 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Iterable
 from threading import Thread
-from typing import TypeVar
+from typing import Final, TypeVar
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, start_http_server
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
+from gateway.histogram import Histogram
 from quantization.errors import GammawearError
 
 logger = logging.getLogger(__name__)
+
+PREFIX: Final = "gammawear_"
+"""Of every metric of the gateway."""
 
 Rows = Iterable[tuple[tuple[str, ...], float | None]]
 """Label values and value; a value of None leaves the series out."""
@@ -35,6 +39,13 @@ def counter(name: str, text: str, labels: tuple[str, ...], rows: Rows) -> Counte
 def gauge(name: str, text: str, labels: tuple[str, ...], rows: Rows) -> GaugeMetricFamily:
     """A gauge as it is now."""
     return _filled(GaugeMetricFamily(name, text, labels=labels), rows)
+
+
+def histogram(name: str, text: str, counts: Histogram) -> HistogramMetricFamily:
+    """A histogram as it is now."""
+    family = HistogramMetricFamily(name, text)
+    family.add_metric((), buckets=counts.buckets(), sum_value=counts.total)
+    return family
 
 
 def _filled(family: _Family, rows: Rows) -> _Family:

@@ -16,16 +16,15 @@ from collections.abc import Callable, Iterator
 from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import HistogramMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from gateway.batcher import MicroBatcher
-from gateway.exposition import Rows, counter, gauge
+from gateway.exposition import PREFIX, Rows, counter, gauge, histogram
 from gateway.histogram import Histogram
 from gateway.pipeline import Pipeline
 from gateway.refusals import REASONS
 
-PREFIX: Final = "gammawear_"
 SILENT_AFTER_S: Final = 300.0
 LEVELS: Final = ("payload", "packet", "mqtt_topic", "mqtt_alias")
 RIVALS: Final = ("raw12", "float32", "json")
@@ -88,9 +87,9 @@ class GatewayMetrics(Collector):
 
     def _traffic(self) -> Iterator[Metric]:
         p, t = self._pipeline, self._pipeline.meter.totals
-        kinds = ("imu", "status", "label", "other")
+        kinds = ("imu", "status", "label", "frame", "truth", "other")
         known = dict(p.messages)
-        other = sum(known.values()) - sum(known.get(kind, 0) for kind in kinds[:3])
+        other = sum(known.values()) - sum(known.get(kind, 0) for kind in kinds[:-1])
         yield _counter(
             "received_messages",
             "MQTT messages received, by the last level of their topic.",
@@ -145,7 +144,7 @@ class GatewayMetrics(Collector):
         yield _counter("rejected_packets", "Packets that were not used.", ("reason",), _by_reason(refused))
         yield _counter(
             "rejected_messages",
-            "Status and label messages, and messages on other topics, that were not used.",
+            "Status, label and truth messages, and messages on other topics, that were not used.",
             ("reason",),
             _by_reason(dict(p.refusals.messages)),
         )
@@ -273,7 +272,5 @@ def _gauge(name: str, text: str, labels: tuple[str, ...], rows: Rows) -> Metric:
     return gauge(PREFIX + name, text, labels, rows)
 
 
-def _histogram(name: str, text: str, histogram: Histogram) -> Metric:
-    family = HistogramMetricFamily(PREFIX + name, text)
-    family.add_metric((), buckets=histogram.buckets(), sum_value=histogram.total)
-    return family
+def _histogram(name: str, text: str, counts: Histogram) -> Metric:
+    return histogram(PREFIX + name, text, counts)

@@ -4,6 +4,7 @@
 
     feed ─ topic ─┬─ imu ──── Packet.from_bytes ─ bundle by digest ─ codes ─ Reassembler ─ WindowBuffer ─ submit ┐
                   ├─ status ─ Device.said                                                        (MicroBatcher)  │
+                  ├─ frame, truth ── Cameras                                                                     │
                   └─ label ── LabelTrack ─────────────────────────┐                                              │
                                                                   ├─ LiveScore, Drift                            │
     answered ◄────────────────── probabilities ───────────────────┴───────────── publish Activity ◄──────────────┘
@@ -26,6 +27,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.bundles import BundleStore
+from gateway.cameras import Cameras
 from gateway.clock import DeviceClock
 from gateway.devices import Device, DeviceTable
 from gateway.drift import Drift
@@ -33,7 +35,7 @@ from gateway.histogram import Histogram
 from gateway.labels import Scored
 from gateway.predictions import make_answer, usable
 from gateway.reassembly import Joint, Losses, Piece
-from gateway.refusals import Refusals, RefusedMessageError, RefusedPacketError
+from gateway.refusals import Refusals, RefusedFrameError, RefusedMessageError, RefusedPacketError
 from gateway.scoring import LiveScore, Score
 from gateway.traffic import Meter
 from gateway.windows import Window
@@ -77,6 +79,8 @@ class Pipeline:
         submit: takes a window to its network; its batch comes back to :meth:`answered`.
         publish: topic and payload of an answer, to be retained.
         limits: bounds.
+        cameras: what becomes of frames; None: this gateway has no detectors, and refuses them.
+        refusals: where to count what is refused, if somebody else counts there as well.
         now_ns: UTC; replaceable for tests.
     """
 
@@ -87,6 +91,8 @@ class Pipeline:
         submit: Callable[[Window], None],
         publish: Callable[[str, bytes], None],
         limits: Limits | None = None,
+        cameras: Cameras | None = None,
+        refusals: Refusals | None = None,
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         limits = limits or Limits()
@@ -102,7 +108,8 @@ class Pipeline:
         """What bridges say of themselves; at most as many as devices."""
 
         self.messages: Counter[str] = Counter()
-        self.refusals = Refusals()
+        self.refusals = refusals or Refusals()
+        self.cameras = cameras
         self.losses = Losses()
         self.meter = Meter()
         self.flushes: Counter[str] = Counter()
@@ -152,6 +159,8 @@ class Pipeline:
                 self._feed_status(device, Status.parse(payload), received_ns, retain=retain)
             elif kind == Kind.LABEL:
                 self._feed_label(device, payload, received_ns, retain=retain)
+            elif kind in (Kind.FRAME, Kind.TRUTH):
+                self._feed_camera(Kind(kind), device, topic, payload, received_ns, qos=qos, retain=retain)
         except GammawearError as error:
             if kind == "other":
                 self.messages[kind] += 1
@@ -197,6 +206,16 @@ class Pipeline:
         if line.held:
             self._holding.add(device)
 
+    def _feed_camera(
+        self, kind: Kind, camera: str, topic: str, payload: bytes, received_ns: int, *, qos: int, retain: bool
+    ) -> None:
+        if self.cameras is None:
+            raise RefusedFrameError("unknown_codebook", "this gateway serves no detector")
+        if kind is Kind.FRAME:
+            self.cameras.feed_chunk(camera, topic, payload, received_ns, qos=qos, retain=retain)
+        else:
+            self.cameras.feed_truth(camera, payload, received_ns, retain=retain)
+
     def _placed(self, device: Device, piece: Piece) -> None:
         """A packet that has its place: to windows."""
         begins = piece.joint is Joint.START
@@ -212,6 +231,10 @@ class Pipeline:
             self._submit(window)
 
     def _feed_status(self, device_id: str, status: Status, received_ns: int, *, retain: bool) -> None:
+        cameras = self.cameras
+        if cameras is not None and status.camera:
+            cameras.feed_status(device_id, status, received_ns)
+            return
         if status.bridge == device_id:
             if device_id not in self.bridges and len(self.bridges) >= self._max_bridges:
                 raise RefusedMessageError("device_limit", f"{self._max_bridges} bridges are known already")
@@ -306,6 +329,8 @@ class Pipeline:
             self._holding.discard(device)
             self.refusals.forget(device.id)
         self.scores = tuple(live.read() for live in self.live.values())
+        if self.cameras is not None:
+            self.cameras.sweep()
 
     def bundles_changed(self) -> None:
         """Give up the samples of devices whose bundle is no longer served. No other stream notices."""

@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from typing import Final
 
-from quantization.errors import GammawearError, MessageError, PacketError
+from quantization.errors import FrameError, GammawearError, MessageError, PacketError
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +23,12 @@ REASONS: Final = frozenset(
         "device_limit",
         "topic",
         "json",
+        "format",  # not the layout that this release reads
+        "size",  # of a mosaic
+        "field",  # of a frame's header
+        "chunk",  # chunks that cannot make up their frame
+        "contradiction",  # a chunk says something else of its frame than those before
+        "frame_limit",  # a frame that is larger than all that may wait
         "label_range",
         "late",  # a packet whose place in the stream has been given up
         "unplaced",  # a packet that belongs to no stream
@@ -37,6 +43,10 @@ MAX_SAID: Final = 10_000
 
 class RefusedPacketError(PacketError):
     """A packet that is sound but cannot be used here."""
+
+
+class RefusedFrameError(FrameError):
+    """A chunk that is sound but cannot be used here."""
 
 
 class RefusedMessageError(MessageError):
@@ -54,6 +64,7 @@ class Refusals:
 
     def __init__(self) -> None:
         self.packets: Counter[str] = Counter()
+        self.frames: Counter[str] = Counter()
         self.messages: Counter[str] = Counter()
         self._said: set[tuple[str, str]] = set()
 
@@ -61,7 +72,7 @@ class Refusals:
         """Count an error of a topic's last level ``kind``; log it unless this reason was said of this device."""
         reason = str(getattr(error, "reason", "other"))
         reason = reason if reason in REASONS else "other"
-        (self.packets if kind == "imu" else self.messages)[reason] += 1
+        {"imu": self.packets, "frame": self.frames}.get(kind, self.messages)[reason] += 1
         if (reason, device) in self._said or len(self._said) >= MAX_SAID:
             return
         self._said.add((reason, device))

@@ -24,13 +24,18 @@ from prometheus_client import CollectorRegistry
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.batcher import MicroBatcher
-from gateway.bundles import BundleStore
+from gateway.bundles import BundleStore, DetectorStore
+from gateway.camera_metrics import CameraMetrics
+from gateway.cameras import Cameras
+from gateway.detection import DetectionQueue
 from gateway.exposition import serving_metrics
 from gateway.metrics import SILENT_AFTER_S, GatewayMetrics
 from gateway.pipeline import Limits, Pipeline
+from gateway.refusals import Refusals
 from gateway.subscriber import Subscriber
 from gateway.views import DeviceView, Summary, summarise, view_device
 from models.bundle import SHIPPED
+from models.vision.bundle import SHIPPED as SHIPPED_DETECTORS
 from protocol.broker_settings import BrokerSettings
 from protocol.connection import Received
 
@@ -88,8 +93,19 @@ class Gateway:
             queue_limit=settings.queue_windows,
         )
         self._subscriber = Subscriber(settings.broker, settings.client_id, self._feed)
+        self.detectors = DetectorStore((*settings.bundle_dirs, SHIPPED_DETECTORS))
+        self.detection = DetectionQueue()
+        refusals = Refusals()
+        self.cameras = Cameras(
+            self.detectors, submit=self.detection.put, publish=self._subscriber.publish, refusals=refusals
+        )
         self.pipeline = Pipeline(
-            self.bundles, submit=self.batcher.put, publish=self._subscriber.publish, limits=settings.limits
+            self.bundles,
+            submit=self.batcher.put,
+            publish=self._subscriber.publish,
+            limits=settings.limits,
+            cameras=self.cameras,
+            refusals=refusals,
         )
         self.registry = CollectorRegistry()
         GatewayMetrics(
@@ -100,6 +116,7 @@ class Gateway:
             per_device=settings.per_device,
             silent_after_s=settings.silent_after_s,
         )
+        CameraMetrics(self.registry, self.cameras, self.detection, refusals)
         self.metrics_port: int | None = None
 
     async def run(self) -> None:
@@ -114,6 +131,7 @@ class Gateway:
             tasks = [
                 connected,
                 asyncio.create_task(self.batcher.run(self.pipeline.answered)),
+                asyncio.create_task(self.detection.run(self.cameras.answered)),
                 asyncio.create_task(self._sweep()),
                 asyncio.create_task(self._poll_bundles()),
             ]
@@ -136,9 +154,9 @@ class Gateway:
 
     async def stop(self) -> None:
         """Answer what is in the queue, publish offline, disconnect; :meth:`run` returns."""
-        if self.connected or len(self.batcher):
+        if self.connected or len(self.batcher) or len(self.detection):
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.batcher.drain(), DRAIN_S)
+                await asyncio.wait_for(asyncio.gather(self.batcher.drain(), self.detection.drain()), DRAIN_S)
         left = [len(device.buffer) for device in self.pipeline.devices if len(device.buffer)]
         logger.info("stopping: %d samples of %d devices did not make a window", sum(left), len(left))
         await self._subscriber.stop()
@@ -175,6 +193,7 @@ class Gateway:
             await asyncio.sleep(self.settings.bundle_poll_s)
             if await asyncio.to_thread(self.bundles.reload):
                 self.pipeline.bundles_changed()
+            await asyncio.to_thread(self.detectors.reload)
 
     @contextlib.asynccontextmanager
     async def _serving_metrics(self) -> AsyncIterator[None]:

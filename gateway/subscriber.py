@@ -1,6 +1,7 @@
 """The gateway's one connection to the broker: what it listens to, what it says, and when it acknowledges.
 
-Subscriptions are ``imu``, ``status`` and ``label`` of every device, QoS 1 in a session that the broker keeps. A message
+Subscriptions are ``imu``, ``status``, ``label``, ``frame`` and ``truth`` of every device, QoS 1 in a session that the
+broker keeps. A message
 is acknowledged after :meth:`~gateway.pipeline.Pipeline.feed` has returned, that is, once a packet is checked, decoded
 and in its device's window buffer (or held for at most 0.3 s for one that is missing): a crash loses what had not made a
 window yet, at most one per device. That is for packets sent with QoS 1; what a device sends with QoS 0 comes as QoS 0.
@@ -17,7 +18,7 @@ from protocol.messages import Status, now_ms
 from protocol.topics import GATEWAY_ID, Kind, every, topic
 
 STATUS_TOPIC: Final = topic(GATEWAY_ID, Kind.STATUS)
-SUBSCRIPTIONS: Final = tuple((every(kind), 1) for kind in (Kind.STATUS, Kind.LABEL, Kind.IMU))
+SUBSCRIPTIONS: Final = tuple((every(kind), 1) for kind in (Kind.STATUS, Kind.LABEL, Kind.IMU, Kind.FRAME, Kind.TRUTH))
 """Statuses first: the retained ones then tell rates and codebooks before the first packet."""
 RECEIVE_MAXIMUM: Final = 200
 """Unacknowledged messages under way to us. They are handled in the order of 50 µs each, so that this is 10 ms of work;

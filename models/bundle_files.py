@@ -159,6 +159,12 @@ def bundle_folders(root: Path, kind: Format = ACTIVITY) -> list[Path]:
     )
 
 
+def next_version(root: Path, name: str, kind: Format = ACTIVITY) -> int:
+    """The number after the highest version of that name in ``root``."""
+    taken = [int(f.name.split("@")[1]) for f in bundle_folders(root, kind) if f.name.split("@")[0] == name]
+    return max(taken, default=0) + 1
+
+
 def _says_detector(manifest: Path) -> bool:
     try:
         with manifest.open("rb") as file:

@@ -11,20 +11,27 @@ import copy
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from models.augment import BACKGROUND, Crops, adc
 from models.har import HarNetwork
 from models.scores import Scores, score
+from models.training import (
+    averaging,
+    load_optimizer,
+    optimizer_tensors,
+    pace,
+    restore_checkpoint,
+    save_checkpoint,
+    under,
+)
 from models.windows import Windows
 from quantization.errors import TrainingError
 from quantization.gamma import LearnedQuantizer, Quantizer, Unquantized
@@ -33,8 +40,6 @@ from quantization.sensor import Sensor
 
 EMA_DECAY: Final = 0.99
 """Averages over about 100 steps, two epochs of the smallest data set: evens out the noise of single steps."""
-WARM_UP: Final = 0.1
-"""Share of all steps in which the learning rate rises, before the cosine."""
 BACKGROUND_WEIGHT: Final = 0.3
 """Weight of the outlier-exposure loss: enough to tell strangers apart, without a cost on known activities that
 validation subjects would show."""
@@ -136,7 +141,7 @@ class Fit:
         self._checkpoint = checkpoint
         self._generator = torch.Generator().manual_seed(settings.seed)
         torch.manual_seed(settings.seed)
-        self._average = AveragedModel(model, multi_avg_fn=_average)
+        self._average = AveragedModel(model, multi_avg_fn=averaging(EMA_DECAY))
         self._optimizer = torch.optim.AdamW(
             [
                 {"params": list(model.network.parameters()), "weight_decay": settings.weight_decay, "factor": 1.0},
@@ -173,7 +178,7 @@ class Fit:
         Raises:
             TrainingError: the checkpoint belongs to other settings or data, or the loss is no longer finite.
         """
-        self._restore()
+        restore_checkpoint(self._checkpoint, self._fingerprint, self._load)
         while self._epoch < self._settings.epochs and not self._stale():
             loss = self._train_one()
             self._epoch += 1
@@ -236,13 +241,8 @@ class Fit:
         return self._settings.rate_weight * bits_per_sample(quantizer, measured)
 
     def _set_learning_rate(self) -> None:
-        """Linear warm-up, then a cosine to zero."""
         self._step += 1
-        share = min(1.0, self._step / max(1, self._steps))
-        if share < WARM_UP:
-            factor = share / WARM_UP
-        else:
-            factor = 0.5 * (1 + math.cos(math.pi * (share - WARM_UP) / (1 - WARM_UP)))
+        factor = pace(min(1.0, self._step / max(1, self._steps)))
         for group in self._optimizer.param_groups:
             group["lr"] = self._settings.learning_rate * group["factor"] * factor
 
@@ -263,43 +263,16 @@ class Fit:
         tensors = {f"model.{k}": v for k, v in self._model.state_dict().items()}
         tensors |= {f"average.{k}": v for k, v in self._average.state_dict().items()}
         tensors |= {f"best.{k}": v for k, v in self._best_state.items()}
-        for index, state in self._optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{k}": v for k, v in state.items()}
+        tensors |= optimizer_tensors(self._optimizer)
         tensors |= {"rng.crops": self._generator.get_state(), "rng.torch": torch.get_rng_state()}
         progress = {"epoch": self._epoch, "step": self._step, "best": self._best, "best_epoch": self._best_epoch}
-        metadata = {"fingerprint": self._fingerprint, "progress": json.dumps(progress)}
-        self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        partial = self._checkpoint.with_suffix(".partial")
-        save_file({k: v.clone().contiguous() for k, v in tensors.items()}, partial, metadata=metadata)
-        partial.replace(self._checkpoint)  # a stop in mid-write leaves the checkpoint before
+        save_checkpoint(self._checkpoint, tensors, self._fingerprint, progress)
 
-    def _restore(self) -> None:
-        if self._checkpoint is None or not self._checkpoint.exists():
-            return
-        try:
-            with safe_open(self._checkpoint, framework="pt") as file:
-                metadata = file.metadata() or {}
-                if metadata.get("fingerprint") != self._fingerprint:
-                    raise TrainingError(
-                        f"{self._checkpoint} belongs to other settings or data; delete it or use another folder"
-                    )
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-            self._load(tensors, json.loads(metadata["progress"]))
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            if isinstance(error, TrainingError):
-                raise
-            raise TrainingError(f"{self._checkpoint} cannot be read ({error}); delete it to begin anew") from error
-
-    def _load(self, tensors: dict[str, Tensor], progress: dict[str, float]) -> None:
-        self._model.load_state_dict(_under(tensors, "model."))
-        self._average.load_state_dict(_under(tensors, "average."))
-        self._best_state = _under(tensors, "best.")
-        optimizer = self._optimizer.state_dict()
-        states: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in _under(tensors, "optimizer.").items():
-            index, key = name.split(".", 1)
-            states.setdefault(int(index), {})[key] = tensor
-        self._optimizer.load_state_dict({"state": states, "param_groups": optimizer["param_groups"]})
+    def _load(self, tensors: dict[str, Tensor], progress: dict[str, Any]) -> None:
+        self._model.load_state_dict(under(tensors, "model."))
+        self._average.load_state_dict(under(tensors, "average."))
+        self._best_state = under(tensors, "best.")
+        load_optimizer(self._optimizer, tensors)
         self._generator.set_state(tensors["rng.crops"])
         torch.set_rng_state(tensors["rng.torch"])
         self._epoch, self._step = int(progress["epoch"]), int(progress["step"])
@@ -318,15 +291,3 @@ def _fingerprint(
         *(crops.describe(), judged, sensor.to_dict()),
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-@torch.no_grad()
-def _average(means: Sequence[Tensor], currents: Sequence[Tensor], updates: Tensor | int) -> None:
-    """An exponential moving average that begins short: a small data set has fewer steps than its length."""
-    n = float(updates)
-    for mean, current in zip(means, currents, strict=True):
-        mean.lerp_(current, 1 - min(EMA_DECAY, (1 + n) / (10 + n)))
-
-
-def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -47,10 +47,10 @@ def _compiler() -> tuple[Callable[[str], _Jit], bool]:
     def signed(signature: str) -> _Jit:
         def compiled(function: Callable[..., int]) -> Callable[..., int]:
             try:
-                made: Callable[..., int] = numba.njit(signature, cache=True)(function)
+                made: Callable[..., int] = numba.njit(signature, cache=True, nogil=True)(function)
             except RuntimeError:  # neither this folder nor the user's takes a cache
                 logger.info("no folder for numba's cache: %s is compiled anew in every process", function.__name__)
-                made = numba.njit(signature)(function)
+                made = numba.njit(signature, nogil=True)(function)
             return made
 
         return compiled
@@ -58,7 +58,7 @@ def _compiler() -> tuple[Callable[[str], _Jit], bool]:
     return signed, True
 
 
-_jit, COMPILED = _compiler()
+jit, COMPILED = _compiler()
 
 # What the signatures abbreviate: i a 64-bit integer, I an array of them, B an array of bytes.
 _I, _B = "i8[::1]", "u1[::1]"
@@ -73,7 +73,7 @@ _WALK = f"i8({_B}, i8, {_I}, {_I}, {_I}, {_I}, {_B})"
 # table, 10 where the entry for an even chance lies, after the tables of all channels.
 
 
-@_jit(f"i8({_I}, i8, {_I}, i8)")
+@jit(f"i8({_I}, i8, {_I}, i8)")
 def stay_context(state: Integers, channel: int, layout: Integers, movers: int) -> int:
     """Whether a code stays depends on its class, on when it last moved, and on how many other channels move."""
     at = STATE_PER_CHANNEL * channel
@@ -82,7 +82,7 @@ def stay_context(state: Integers, channel: int, layout: Integers, movers: int) -
     return channel * layout[9] + layout[3] + ((state[at] >> layout[2]) * 3 + age) * 3 + min(others, 2)
 
 
-@_jit(f"i8({_I}, i8, {_I})")
+@jit(f"i8({_I}, i8, {_I})")
 def direction_context(state: Integers, channel: int, layout: Integers) -> int:
     """Where it moves to depends on its class, on the direction of its last move, and on whether that was just now."""
     at = STATE_PER_CHANNEL * channel
@@ -91,7 +91,7 @@ def direction_context(state: Integers, channel: int, layout: Integers) -> int:
     return channel * layout[9] + layout[4] + (state[at] >> layout[2]) * 4 + 2 * upward + recent
 
 
-@_jit(f"i8({_I}, i8, {_I}, i8, i8)")
+@jit(f"i8({_I}, i8, {_I}, i8, i8)")
 def exponent_context(state: Integers, channel: int, layout: Integers, up: int, exponent: int) -> int:
     """Whether the exponent goes on depends on the size of the step before; at first on class and direction too."""
     at = STATE_PER_CHANNEL * channel
@@ -101,7 +101,7 @@ def exponent_context(state: Integers, channel: int, layout: Integers, up: int, e
     return channel * layout[9] + layout[6] + min(exponent - 1, layout[8] - 1) * 3 + step
 
 
-@_jit(f"i8(i8, {_I}, i8, i8)")
+@jit(f"i8(i8, {_I}, i8, i8)")
 def mantissa_context(channel: int, layout: Integers, exponent: int, bit: int) -> int:
     """Of the size's bits below the first, the highest has a context; the others are an even chance."""
     if bit < exponent - 1:
@@ -109,7 +109,7 @@ def mantissa_context(channel: int, layout: Integers, exponent: int, bit: int) ->
     return channel * layout[9] + layout[7] + min(exponent - 1, layout[8] - 1)
 
 
-@_jit(f"i8({_I}, i8, i8, i8)")
+@jit(f"i8({_I}, i8, i8, i8)")
 def advance(state: Integers, channel: int, code: int, movers: int) -> int:
     """Note a channel's next code; returns how many channels moved at their latest sample."""
     at = STATE_PER_CHANNEL * channel
@@ -131,7 +131,7 @@ def advance(state: Integers, channel: int, code: int, movers: int) -> int:
 # the bytes have become too many.
 
 
-@_jit(f"i8({_B}, i8)")
+@jit(f"i8({_B}, i8)")
 def carry(out: Integers, written: int) -> int:
     """Add one to the bytes written; there is a byte below 255, as the whole stays below 1."""
     at = written - 1
@@ -142,7 +142,7 @@ def carry(out: Integers, written: int) -> int:
     return at
 
 
-@_jit(f"i8({_I}, i8, i8, {_B})")
+@jit(f"i8({_I}, i8, i8, {_B})")
 def narrow(coder: Integers, bound: int, outcome: int, out: Integers) -> int:
     """Write one decision. A flag is left, and nothing is done any more, once ``out`` is full."""
     if coder[4]:
@@ -166,7 +166,7 @@ def narrow(coder: Integers, bound: int, outcome: int, out: Integers) -> int:
     return outcome
 
 
-@_jit(f"i8({_I}, i8, {_B})")
+@jit(f"i8({_I}, i8, {_B})")
 def locate(coder: Integers, bound: int, data: Integers) -> int:
     """Read one decision. After the last byte, zeros are read."""
     value, width, outcome = coder[0], bound, 0
@@ -183,7 +183,7 @@ def locate(coder: Integers, bound: int, data: Integers) -> int:
     return outcome
 
 
-@_jit(f"i8({_I}, {_I}, i8, i8, {_B})")
+@jit(f"i8({_I}, {_I}, i8, i8, {_B})")
 def decide(coder: Integers, table: Integers, context: int, outcome: int, data: Integers) -> int:
     """Write ``outcome``, or count it; or read an outcome, whatever was given. Returns it."""
     if coder[3] == COUNT:
@@ -198,7 +198,7 @@ def decide(coder: Integers, table: Integers, context: int, outcome: int, data: I
 # One description of what is decided serves writing, counting and reading; when reading, the `code` given means nothing.
 
 
-@_jit(f"i8(i8, i8, {_I}, {_I}, {_I}, {_I}, {_B})")
+@jit(f"i8(i8, i8, {_I}, {_I}, {_I}, {_I}, {_B})")
 def first(
     channel: int, code: int, layout: Integers, table: Integers, state: Integers, coder: Integers, data: Integers
 ) -> int:
@@ -213,7 +213,7 @@ def first(
     return state[at]
 
 
-@_jit(f"i8(i8, i8, i8, {_I}, {_I}, {_I}, {_I}, {_B})")
+@jit(f"i8(i8, i8, i8, {_I}, {_I}, {_I}, {_I}, {_B})")
 def following(
     channel: int,
     code: int,
@@ -248,7 +248,7 @@ def following(
     return before + known if up else before - known
 
 
-@_jit(_WALK)
+@jit(_WALK)
 def walk(
     codes: Integers,
     channels: int,
@@ -274,7 +274,7 @@ def walk(
     return 0
 
 
-@_jit(f"i8({_I}, {_B})")
+@jit(f"i8({_I}, {_B})")
 def finish(coder: Integers, out: Integers) -> int:
     """Write the shortest end within the range, zero bytes implied after it; returns the length, 0 = too long."""
     low, written, kept = coder[0], coder[2], 0
@@ -297,7 +297,7 @@ def finish(coder: Integers, out: Integers) -> int:
     return max(written, 1)  # nothing but zeros: one of them is sent
 
 
-@_jit(f"i8({_I}, {_B})")
+@jit(f"i8({_I}, {_B})")
 def check_end(coder: Integers, data: Integers) -> int:
     """Whether :func:`finish` would have written these bytes: every block of codes has one form only."""
     tail = coder[2] - len(data)
@@ -313,7 +313,7 @@ def check_end(coder: Integers, data: Integers) -> int:
     return OK if shortest else NOT_SHORTEST
 
 
-@_jit(_WALK)
+@jit(_WALK)
 def encode(
     codes: Integers,
     channels: int,
@@ -329,7 +329,7 @@ def encode(
     return 0 if coder[4] else finish(coder, out)
 
 
-@_jit(_WALK)
+@jit(_WALK)
 def decode(
     codes: Integers,
     channels: int,
@@ -349,7 +349,7 @@ def decode(
     return check_end(coder, data)
 
 
-@_jit(_WALK)
+@jit(_WALK)
 def count(
     codes: Integers,
     channels: int,

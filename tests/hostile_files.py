@@ -6,6 +6,7 @@ The files are there so that decoders in other languages can be tried on them. Ru
 import json
 import struct
 from pathlib import Path
+from zlib import crc32
 
 from reference import Book, crc8
 
@@ -107,6 +108,67 @@ PACKETS: dict[str, tuple[bytes, str]] = {
     "packet-padding.bin": (_packet(b"\x5b", samples=3), "payload"),
 }
 
+IMAGES = Book(["red", "green", "blue"], 2, 1.0, [[0.25, 0.5, 0.75]] * 3, [[0.125, 0.375, 0.625, 0.875]] * 3, None)
+"""A codebook for images. A sound frame with it is 2 × 2 with the payload b"\x1b", the codes 3 2 1 0."""
+
+
+def chunk(payload: bytes, **changes: int | bytes) -> bytes:
+    """A chunk of that frame but for these fields; both sums are right unless they are given."""
+    field: dict = {
+        "magic": b"F1", "filter": 0, "coder": 0, "bits": 2, "top": 0, "binning": 1, "digest": IMAGES.short_digest(),
+        "sequence": 7, "tick": 1000, "exposure": 0, "coded": len(payload), "frame_crc": crc32(payload),
+        "width": 2, "height": 2, "index": 0, "count": 1,
+    } | changes  # fmt: skip
+    word = field["filter"] | field["coder"] << 2 | field["bits"] - 1 << 4 | field["top"] << 7
+    head = field["magic"] + bytes([word, field["binning"]]) + field["digest"]
+    head += struct.pack("<5I", *(field[name] for name in ("sequence", "tick", "exposure", "coded", "frame_crc")))
+    head += struct.pack("<4H", *(field[name] for name in ("width", "height", "index", "count")))
+    return head + struct.pack("<I", field.get("crc", crc32(head + payload))) + payload
+
+
+def _coded_chunk(payload: bytes, **changes: int | bytes) -> bytes:
+    return chunk(payload, coder=1, **({"width": 16, "height": 16} | changes))
+
+
+FRAMES: dict[str, tuple[bytes, str]] = {
+    # The word is the error's reason, of reading the chunk or of decoding the frame that it is all of.
+    "frame-empty.bin": (b"", "length"),
+    "frame-short.bin": (chunk(b"\x1b")[:39], "length"),
+    "frame-header-only.bin": (chunk(b"")[:40], "length"),
+    "frame-too-long.bin": (chunk(bytes(65_537), width=1024, height=256), "length"),
+    "frame-all-zero.bin": (bytes(41), "format"),
+    "frame-all-ones.bin": (b"\xff" * 41, "format"),
+    "frame-magic.bin": (chunk(b"\x1b", magic=b"G1"), "format"),
+    "frame-version.bin": (chunk(b"\x1b", magic=b"F2"), "format"),
+    "frame-reserved-bit.bin": (chunk(b"\x1b", top=1), "format"),
+    "frame-chunk-crc.bin": (chunk(b"\x1b", crc=0), "checksum"),
+    "frame-truncated.bin": (chunk(b"\x1b\x1b", width=4)[:-1], "checksum"),
+    "frame-crc.bin": (chunk(b"\x1b", frame_crc=0), "checksum"),
+    "frame-coder-2.bin": (chunk(b"\x1b", coder=2), "coder"),
+    "frame-coder-3.bin": (chunk(b"\x1b", coder=3), "coder"),
+    "frame-binning-0.bin": (chunk(b"\x1b", binning=0), "field"),
+    "frame-side-0.bin": (chunk(b"\x1b", width=0), "size"),
+    "frame-side-odd.bin": (chunk(b"\x1b", height=3), "size"),
+    "frame-side-long.bin": (chunk(b"\x1b", width=8194), "size"),
+    "frame-huge.bin": (_coded_chunk(b"\x1b", width=8192, height=8192), "size"),
+    "frame-coded-4-gib.bin": (chunk(b"\x1b", coded=2**32 - 1), "length"),
+    "frame-coded-0.bin": (_coded_chunk(b"\x1b", coded=0), "length"),
+    "frame-coded-plain-length.bin": (_coded_chunk(bytes(64)), "length"),
+    "frame-plain-short.bin": (chunk(b"\x1b", width=4), "length"),
+    "frame-plain-long.bin": (chunk(b"\x1b\0"), "length"),
+    "frame-payload-short.bin": (chunk(b"\x1b", width=4, coded=2), "length"),
+    "frame-count-0.bin": (chunk(b"\x1b", count=0), "chunk"),
+    "frame-index-beyond.bin": (chunk(b"\x1b", index=1), "chunk"),
+    "frame-chunk-empty.bin": (chunk(b"\x1b", width=4, coded=2, count=3), "chunk"),
+    "frame-chunks-65535.bin": (chunk(b"\x1b", count=65_535), "chunk"),
+    "frame-chunk-too-large.bin": (chunk(b"\x1b", width=2048, height=1024, coded=2**19), "chunk"),
+    "frame-other-codebook.bin": (chunk(b"\x1b", digest=b"\xde\xad\xbe\xef"), "codebook"),
+    "frame-other-bits.bin": (chunk(b"\x1b\0", bits=4), "codebook"),
+    "frame-coded-trailing.bin": (_coded_chunk(b"\0\0"), "payload"),
+    "frame-coded-range.bin": (_coded_chunk(b"\xff" * 8), "payload"),
+    "frame-coded-never-read.bin": (_coded_chunk(b"\0" * 62 + b"\1"), "payload"),
+}
+
 
 def _safetensors(tensors: dict[str, tuple[str, list[int], bytes]], metadata: dict[str, str]) -> bytes:
     header: dict[str, object] = {"__metadata__": metadata}
@@ -184,7 +246,7 @@ TRACES: dict[str, tuple[bytes, str]] = {
 def write() -> None:
     """Write every file."""
     HOSTILE.mkdir(exist_ok=True)
-    for name, (data, _) in (CODEBOOKS | PACKETS | CODED_PACKETS | TRACES).items():
+    for name, (data, _) in (CODEBOOKS | PACKETS | CODED_PACKETS | FRAMES | TRACES).items():
         (HOSTILE / name).write_bytes(data)
 
 

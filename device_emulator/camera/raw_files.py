@@ -140,17 +140,27 @@ def _read(path: Path, limit: int = MAX_FILE_BYTES) -> bytes:
         raise refused(path, "file", f"{error.strerror}; the path of one file is needed") from error
 
 
+def read_layout(path: Path) -> RawLayout:
+    """A layout from its JSON.
+
+    Raises:
+        FrameError: ``layout``: it is none; ``file``, ``size``: it cannot be read.
+    """
+    try:
+        return RawLayout.model_validate_json(_read(path, MAX_LAYOUT_BYTES))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        where = ".".join(str(part)[:32] for part in first["loc"]) or "as a whole"
+        raise refused(path, "layout", f"no layout: {where}: {first['msg'][:200]}") from error
+
+
 def _layout_beside(path: Path) -> RawLayout | None:
     for place in (path.with_suffix(".json"), path.with_name(FOLDER_LAYOUT)):
         if place.exists():
             try:
-                return RawLayout.model_validate_json(_read(place, MAX_LAYOUT_BYTES))
-            except ValidationError as error:
-                first = error.errors(include_url=False, include_context=False)[0]
-                where = ".".join(str(part)[:32] for part in first["loc"]) or "as a whole"
-                raise refused(
-                    path, "layout", f"{place.name} beside it is no layout: {where}: {first['msg'][:200]}"
-                ) from error
+                return read_layout(place)
+            except FrameError as error:
+                raise refused(path, "layout", f"{place.name} beside it: {error.detail}") from error
     return None
 
 

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Final, cast
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from models.training import (
+    averaging,
+    load_optimizer,
+    optimizer_tensors,
+    pace,
+    restore_checkpoint,
+    save_checkpoint,
+    under,
+)
 from models.vision.detection_loss import loss_of, targets_of
 from models.vision.detector import Detections, Detector, Maps, decode
 from models.vision.precision import Precision, average_precision
@@ -21,8 +33,6 @@ from quantization.gamma_image import PlaneQuantizer, UnquantizedPlanes
 
 EMA_DECAY: Final = 0.995
 """Averages over 200 steps, six epochs of the smallest set."""
-WARM_UP: Final = 0.1
-"""Share of all steps in which the learning rate rises, before the cosine."""
 CLIP: Final = 10.0
 """Gradients are cut to this norm: the first boxes can be far off."""
 EVALUATION_BATCH: Final = 16
@@ -69,76 +79,98 @@ class JointDetector(nn.Module):
         return maps
 
 
-def fit(
-    model: JointDetector,
-    shots: Shots,
-    settings: DetectorSettings,
-    progress: Callable[[int, float], None] = lambda _epoch, _loss: None,
-) -> JointDetector:
-    """Train, and return the exponential moving average of the model.
+class DetectorFit:
+    """One training run: ``run()`` it, stop it with Ctrl-C, ``run()`` it again from its checkpoint.
 
     Args:
         model: freshly initialised.
         shots: of the training set; one epoch photographs each view once.
         settings: how.
-        progress: gets every epoch's number, from 1, and mean loss.
+        checkpoint: where to keep the state after every epoch; None keeps none.
 
     Raises:
-        TrainingError: fewer views than one batch has, or the loss is no number any more.
+        TrainingError: fewer views than one batch has.
     """
-    steps = len(shots.views) // settings.batch
-    if not steps:
-        raise TrainingError(f"{len(shots.views)} pictures do not fill a batch of {settings.batch}")
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    curve = list(model.quantizer.parameters())
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": model.detector.parameters(), "weight_decay": settings.weight_decay},
-            {"params": curve, "lr": settings.learning_rate * settings.quantizer_rate, "weight_decay": 0.0},
-        ][: 2 if curve else 1],
-        lr=settings.learning_rate,
-        fused=True,
-    )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _Pace(steps * settings.epochs))
-    average = AveragedModel(model, multi_avg_fn=_average)
-    order = np.random.default_rng([settings.seed, 3])
-    for epoch in range(settings.epochs):
-        model.train()
+
+    def __init__(
+        self, model: JointDetector, shots: Shots, settings: DetectorSettings, checkpoint: Path | None = None
+    ) -> None:
+        self._steps = len(shots.views) // settings.batch
+        if not self._steps:
+            raise TrainingError(f"{len(shots.views)} pictures do not fill a batch of {settings.batch}")
+        self._fingerprint = _fingerprint(model, shots, settings)
+        self._model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._shots = shots
+        self._settings = settings
+        self._checkpoint = checkpoint
+        curve = {"params": list(model.quantizer.parameters()), "weight_decay": 0.0, "factor": settings.quantizer_rate}
+        network = {"params": list(model.detector.parameters()), "weight_decay": settings.weight_decay, "factor": 1.0}
+        self._optimizer = torch.optim.AdamW(
+            [network, curve] if curve["params"] else [network], lr=settings.learning_rate, fused=True
+        )
+        self._average = AveragedModel(model, multi_avg_fn=averaging(EMA_DECAY))
+        self._epoch = 0
+
+    def run(self, report: Callable[[int, float], None] = lambda _epoch, _loss: None) -> JointDetector:
+        """Train, and return the exponential moving average of the model.
+
+        Args:
+            report: gets every epoch's number, from 1, and mean loss.
+
+        Raises:
+            TrainingError: the checkpoint belongs to other settings or data, or the loss is no longer finite.
+        """
+        restore_checkpoint(self._checkpoint, self._fingerprint, self._load)
+        while self._epoch < self._settings.epochs:
+            loss = self._train_one()
+            self._epoch += 1
+            self._save()  # before the report, from which Ctrl-C may come: no epoch is lost
+            report(self._epoch, loss)
+        return cast("JointDetector", self._average.module).eval()
+
+    def _train_one(self) -> float:
+        self._model.train()
+        order = np.random.default_rng([self._settings.seed, 3, self._epoch]).permutation(len(self._shots.views))
         total = 0.0
-        for batch in _batches(order.permutation(len(shots.views)).tolist(), settings.batch):
-            loss = _loss(model, [shots.varied(index, epoch) for index in batch])
-            value = float(loss.detach())
-            if not math.isfinite(value):
-                raise TrainingError(f"the loss is {value} in epoch {epoch + 1}: lower the learning rate")
-            optimizer.zero_grad(set_to_none=True)
+        for number, batch in enumerate(_batches(order.tolist(), self._settings.batch)):
+            self._set_learning_rate(self._epoch * self._steps + number + 1)
+            loss = _loss(self._model, [self._shots.varied(index, self._epoch) for index in batch])
+            self._optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(model.detector.parameters(), CLIP)
-            optimizer.step()
-            schedule.step()
-            average.update_parameters(model)
-            total += value
-        progress(epoch + 1, total / steps)
-    return cast("JointDetector", average.module).eval()
+            nn.utils.clip_grad_norm_(self._model.detector.parameters(), CLIP)
+            self._optimizer.step()
+            self._average.update_parameters(self._model)
+            total += float(loss.detach())
+            if not math.isfinite(total):
+                raise TrainingError("the loss is no longer finite; try a smaller learning rate")
+        return total / self._steps
+
+    def _set_learning_rate(self, step: int) -> None:
+        factor = pace(step / (self._steps * self._settings.epochs))
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._settings.learning_rate * group["factor"] * factor
+
+    def _save(self) -> None:
+        if self._checkpoint is None:
+            return
+        tensors = {f"model.{k}": v for k, v in self._model.state_dict().items()}
+        tensors |= {f"average.{k}": v for k, v in self._average.state_dict().items()}
+        tensors |= optimizer_tensors(self._optimizer)
+        save_checkpoint(self._checkpoint, tensors, self._fingerprint, {"epoch": self._epoch})
+
+    def _load(self, tensors: dict[str, Tensor], progress: dict[str, Any]) -> None:
+        self._model.load_state_dict(under(tensors, "model."))
+        self._average.load_state_dict(under(tensors, "average."))
+        load_optimizer(self._optimizer, tensors)
+        self._epoch = int(progress["epoch"])
 
 
-class _Pace:
-    """Learning rate over the steps, as a share of its peak: up in a line, down in a cosine."""
-
-    def __init__(self, steps: int) -> None:
-        self._steps = steps
-        self._rising = max(1, round(steps * WARM_UP))
-
-    def __call__(self, step: int) -> float:
-        if step < self._rising:
-            return (step + 1) / self._rising
-        return 0.5 * (1 + math.cos(math.pi * (step - self._rising) / max(1, self._steps - self._rising)))
-
-
-def _average(means: Sequence[Tensor], currents: Sequence[Tensor], updates: Tensor | int) -> None:
-    """An exponential moving average that begins short: a small data set has fewer steps than its length."""
-    n = float(updates)
-    for mean, current in zip(means, currents, strict=True):
-        mean.lerp_(current, 1 - min(EMA_DECAY, (1 + n) / (10 + n)))
+def _fingerprint(model: JointDetector, shots: Shots, settings: DetectorSettings) -> str:
+    """Names everything that a checkpoint must agree with; ``model`` as it starts."""
+    curve = {name: tensor.tolist() for name, tensor in model.quantizer.state_dict().items()}
+    kind = [type(model.quantizer).__name__, getattr(model.quantizer, "bits", None)]
+    parts = [asdict(settings), kind, curve, model.detector.config.to_dict(), *shots.describe()]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def _batches(order: list[int], size: int) -> Iterator[list[int]]:

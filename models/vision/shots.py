@@ -30,6 +30,9 @@ SENSOR: Final = CameraSensor("unprocessed", Cfa.RGGB)
 """12 bits, black at 0: what pictures are turned into."""
 EXPOSURES: Final = (0.55, 1.8)
 """Training varies the exposure between these, evenly on a logarithmic scale."""
+DUSK: Final = (0.1, 0.55)
+DUSK_SHARE: Final = 1 / 3
+"""Of the shots in training, so many are between these instead: cameras are also used after sunset."""
 ZOOMS: Final = (0.7, 1.4)
 LEAST_VISIBLE: Final = 0.3
 """A window keeps the box of an object if so much of it is inside."""
@@ -115,12 +118,18 @@ class Shots:
         self._width = width
         self._height = height
 
+    def describe(self) -> list[float]:
+        """What tells these shots from others."""
+        sums = [float(view.linear.sum(dtype=float) + view.boxes.sum(dtype=float)) for view in self.views]
+        return [self._seed, self._gain, self._width, self._height, *sums]
+
     def varied(self, index: int, epoch: int) -> Shot:
         """A view as training sees it in one epoch: another window, camera, exposure and noise each time."""
         rng = np.random.default_rng([self._seed, 1, epoch, index])
         view = self.views[index]
         camera = view.camera and Camera.draw(rng)
-        exposure = float(np.exp(rng.uniform(*np.log(EXPOSURES))))
+        exposures = DUSK if rng.random() < DUSK_SHARE else EXPOSURES
+        exposure = float(np.exp(rng.uniform(*np.log(exposures))))
         zoom = float(np.exp(rng.uniform(*np.log(ZOOMS))))
         offset = rng.uniform(-1, 1, 2) * 0.25
         return self._shoot(view, camera, exposure, rng, zoom=zoom, offset=offset, flip=bool(rng.integers(2)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final, Literal, get_args
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 
 from models.vision.bccd import BCCD
 from models.vision.detector import Detector, DetectorConfig
-from models.vision.fit import DetectorSettings, JointDetector, fit
+from models.vision.fit import DetectorFit, DetectorSettings, JointDetector
 from models.vision.penn_fudan import PENN_FUDAN
 from models.vision.pictures import Picture, PictureSet, PublishedPictures
 from models.vision.shots import Shots, View, brightness, view_of
@@ -123,7 +124,9 @@ def train_detector(
     kind: CurveKind,
     bits: int,
     settings: DetectorSettings,
-    progress: Callable[[int, float], None] = lambda _epoch, _loss: None,
+    *,
+    checkpoint: Path | None = None,
+    report: Callable[[int, float], None] = lambda _epoch, _loss: None,
 ) -> tuple[JointDetector, float]:
     """Train one detector with its curve.
 
@@ -134,4 +137,4 @@ def train_detector(
     shots = Shots(train, gain=gain, seed=settings.seed)
     torch.manual_seed(settings.seed)
     model = JointDetector(make_quantizer(kind, bits, shots), Detector(DetectorConfig(classes)))
-    return fit(model, shots, settings, progress), gain
+    return DetectorFit(model, shots, settings, checkpoint).run(report), gain

@@ -1,0 +1,221 @@
+"""A camera node: exposures in, chunks out. Synchronous; between the ADC and the chunks there are integers alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_emulator.camera.source import Exposure, FrameSource
+from device_emulator.device import MAX_ERROR_CHARS
+from protocol.frame import CHUNK_PAYLOAD_BYTES, SEQUENCE_MODULUS, frame_chunks
+from protocol.messages import Config, SourceKind, Status, Truth
+from protocol.topics import check_device_id
+from quantization.codebook import Codebook
+from quantization.errors import CodebookError, FrameError, GammawearError
+from quantization.raw import COLOURS, CameraSensor, CodeMosaic
+
+GATE_CELLS: Final = 16
+"""Photosites along the side of a block whose mean code the motion gate compares."""
+GATE_CODES: Final = 0.75
+"""A block moves if its mean changes by more codes than this: noise alone changes the mean of 256 codes by a tenth."""
+GATE_SHARE: Final = 0.01
+"""A frame is sent if more than this share of its blocks moves."""
+GATE_REST_S: Final = 10.0
+"""A gated camera sends a frame at least so often: nobody should take a still scene for a dead node."""
+
+
+@dataclass(frozen=True)
+class FrameEmission:
+    """What one exposure makes the node send.
+
+    Args:
+        chunks: empty if the motion gate held the frame back, or it could not be read.
+        truth: beside it, where it is known.
+        due_ms: when the exposure was taken: milliseconds since the start, not wrapped.
+    """
+
+    chunks: tuple[bytes, ...]
+    truth: Truth | None
+    due_ms: int
+
+
+class CameraNode:
+    """One camera.
+
+    Args:
+        device_id: 1 to 32 of ``A-Z a-z 0-9 _ -``.
+        source: of exposures.
+        codebook: for images, to begin with.
+        fps: frames a second, above 0.
+        gated: hold back frames in which nothing moves.
+        chunk_bytes: most payload bytes of a chunk.
+
+    Attributes:
+        frames_made: sent or not; those that were held back are not among them.
+        held_back: by the motion gate.
+        unreadable: exposures that the source could not give.
+        error: why the last configuration was refused, or the last exposure could not be read; None after a good one.
+        revision: goes up whenever :meth:`status` has something new to say, beyond its counters.
+
+    Raises:
+        CodebookError: the codebook is not one for images.
+    """
+
+    def __init__(
+        self,
+        device_id: str,
+        source: FrameSource,
+        codebook: Codebook,
+        *,
+        fps: float = 2.0,
+        gated: bool = False,
+        chunk_bytes: int = CHUNK_PAYLOAD_BYTES,
+    ) -> None:
+        if not 0 < fps <= 1000:
+            raise ValueError(f"{fps} frames a second")
+        self.device_id: Final = check_device_id(device_id)
+        self.source: Final = source
+        self.codebook = _for_images(codebook)
+        self._fps = fps
+        self._gated = gated
+        self._chunk_bytes = chunk_bytes
+        self._lookups: dict[CameraSensor, NDArray[np.uint8]] = {}
+        self._sent_blocks: NDArray[np.float64] | None = None
+        self._sent_ms = 0
+        self._exposures = 0
+        self.frames_made = 0
+        self.held_back = 0
+        self.unreadable = 0
+        self.error: str | None = None
+        self.revision = 0
+
+    @property
+    def is_camera(self) -> bool:
+        """Yes."""
+        return True
+
+    @property
+    def source_kind(self) -> SourceKind:
+        """Where its frames come from."""
+        return self.source.kind
+
+    @property
+    def packet_period_s(self) -> float:
+        """Seconds between two exposures."""
+        return 1.0 / self._fps
+
+    # -- configuration ------------------------------------------------------------------------------------------------
+
+    def apply_config(self, config: Config) -> bool:
+        """Take another codebook from the next frame on; returns whether it was taken."""
+        try:
+            codebook = config.read_codebook()
+            if config.axes is not None:
+                raise CodebookError("a camera has no axes")
+            if codebook is not None and codebook != self.codebook:
+                self.codebook = _for_images(codebook)
+                self._lookups.clear()
+                self._sent_blocks = None
+        except GammawearError as error:
+            self.refuse_config(error)
+            return False
+        self._say(None)
+        self.revision += 1
+        return True
+
+    def refuse_config(self, error: GammawearError) -> None:
+        """Report a configuration that could not be read or run."""
+        self._say(error)
+
+    def _say(self, error: GammawearError | None) -> None:
+        text = None if error is None else str(error)
+        if text is not None and len(text) > MAX_ERROR_CHARS:
+            text = text[: MAX_ERROR_CHARS - 1] + "…"
+        if text != self.error:
+            self.error = text
+            self.revision += 1
+
+    def status(self, *, packets: int | None = None, dropped: int = 0, time_ms: int | None = None) -> Status:
+        """The ``online`` message."""
+        return Status(
+            state="online",
+            camera=True,
+            source=self.source.kind,
+            codebook=self.codebook.digest.hex(),
+            sensor=self.source.name,
+            adc_bits=self.source.adc_bits,
+            packets=self.frames_made if packets is None else packets,
+            dropped=dropped,
+            error=self.error,
+            time_ms=time_ms,
+        )
+
+    # -- the loop -----------------------------------------------------------------------------------------------------
+
+    def next_frame(self) -> FrameEmission | None:
+        """Take the next exposure; None once the source has ended. One that cannot be read is said and passed over."""
+        number = self._exposures
+        due_ms = round(1000 * number / self._fps)
+        try:
+            exposure = self.source.at(number, due_ms / 1000)
+            if exposure is None:
+                return None
+            self._exposures += 1
+            codes = exposure.frame.codes(self._lookup(exposure.frame.sensor))
+        except FrameError as error:
+            self._exposures += 1
+            self.unreadable += 1
+            self._say(error)
+            return FrameEmission((), None, due_ms)
+        if self._gated and not self._moved(codes, due_ms):
+            self.held_back += 1
+            return FrameEmission((), None, due_ms)
+        return self._emit(exposure, codes, due_ms)
+
+    def _emit(self, exposure: Exposure, codes: CodeMosaic, due_ms: int) -> FrameEmission:
+        sequence = self.frames_made % SEQUENCE_MODULUS
+        chunks = frame_chunks(
+            codes,
+            self.codebook,
+            cfa=exposure.frame.sensor.cfa,
+            sequence=sequence,
+            tick_ms=due_ms,
+            exposure_us=exposure.frame.exposure_us,
+            binning=exposure.binning,
+            max_payload=self._chunk_bytes,
+        )
+        self.frames_made += 1
+        truth = None if exposure.truth is None else Truth(sequence=sequence, boxes=list(exposure.truth))
+        return FrameEmission(tuple(map(bytes, chunks)), truth, due_ms)
+
+    def _lookup(self, sensor: CameraSensor) -> NDArray[np.uint8]:
+        if sensor not in self._lookups:
+            self._lookups = {sensor: sensor.lookup(self.codebook)}  # of the present part only: files may all differ
+        return self._lookups[sensor]
+
+    def _moved(self, codes: CodeMosaic, due_ms: int) -> bool:
+        """Whether anything moved since the last frame that was sent, by block means of codes; remembers it if so."""
+        height, width = (side - side % GATE_CELLS for side in codes.shape)
+        cut = codes[:height, :width].reshape(height // GATE_CELLS, GATE_CELLS, width // GATE_CELLS, GATE_CELLS)
+        blocks: NDArray[np.float64] = cut.mean(axis=(1, 3))
+        before = self._sent_blocks
+        still = (
+            before is not None
+            and before.shape == blocks.shape
+            and float((np.abs(blocks - before) > GATE_CODES).mean()) <= GATE_SHARE
+            and due_ms - self._sent_ms < GATE_REST_S * 1000
+        )
+        if not still:
+            self._sent_blocks, self._sent_ms = blocks, due_ms
+        return not still
+
+
+def _for_images(codebook: Codebook) -> Codebook:
+    if codebook.channels != COLOURS:
+        raise CodebookError(
+            f"a camera takes a codebook for {', '.join(COLOURS)}, not for {', '.join(codebook.channels)}"
+        )
+    return codebook

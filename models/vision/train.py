@@ -1,0 +1,133 @@
+"""From views to a scored detector bundle."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from models.vision.bundle import DetectionScores, DetectorBundle, PictureCard, assemble, save_detector
+from models.vision.fit import DetectorSettings, JointDetector, evaluate
+from models.vision.shots import HEIGHT, WIDTH, Shots, View
+from models.vision.tasks import TEST_SEED, CurveKind, train_detector
+from protocol.frame import frame_chunks
+from quantization.errors import TrainingError
+from quantization.gamma_image import PlaneQuantizer
+
+LIGHTS: Final = (1.0, 0.25, 0.1)
+"""Factors on the scene's light that every detector is tested in."""
+THRESHOLD: Final = 0.35
+"""Scores below are left out when a bundle serves: of those above, most are right."""
+_CODED_FRAMES: Final = 40
+
+
+@dataclass(frozen=True)
+class DetectorData:
+    """What to train a detector on.
+
+    Args:
+        dataset: its name.
+        synthetic: the pictures were generated.
+        licence: as published.
+        citation: how its authors want to be cited.
+        protocol: the split, in words.
+        classes: names.
+        train: views.
+        test: views that training never sees.
+    """
+
+    dataset: str
+    synthetic: bool
+    licence: str
+    citation: str
+    protocol: str
+    classes: tuple[str, ...]
+    train: list[View]
+    test: list[View]
+
+
+def train_detector_bundle(
+    data: DetectorData,
+    *,
+    kind: CurveKind,
+    bits: int,
+    settings: DetectorSettings,
+    name: str,
+    version: int,
+    out: Path,
+    report: Callable[[int, float], None] = lambda _epoch, _loss: None,
+) -> tuple[Path, DetectorBundle]:
+    """Train, score and save; goes on from a checkpoint in ``out`` where there is one.
+
+    Returns:
+        The bundle's folder, and the bundle.
+
+    Raises:
+        TrainingError: the curve makes no codes, or training cannot start or go on.
+        BundleError: that version exists already.
+    """
+    if kind == "none":
+        raise TrainingError("a bundle needs a quantizer: none is for comparisons")
+    checkpoint = out / f".{name}@{version}.safetensors"
+    model, gain = train_detector(
+        data.train, len(data.classes), kind, bits, settings, checkpoint=checkpoint, report=report
+    )
+    quantizer = model.quantizer
+    if not isinstance(quantizer, PlaneQuantizer):  # of the kinds, only "none" is not one
+        raise TrainingError(f"{kind} makes no codes")
+    shots = Shots(data.test, gain=gain, seed=TEST_SEED)
+    manifest = {
+        "name": name,
+        "version": version,
+        "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        "classes": list(data.classes),
+        "width": WIDTH,
+        "height": HEIGHT,
+        "threshold": THRESHOLD,
+        "data": PictureCard(
+            dataset=data.dataset,
+            synthetic=data.synthetic,
+            licence=data.licence,
+            citation=data.citation,
+            protocol=data.protocol,
+            train_pictures=len(data.train),
+            test_pictures=len(data.test),
+        ),
+        "scores": _scores(model, quantizer, shots, data.classes),
+        "training": {"quantizer": kind, "bits": bits, "gain": gain, **asdict(settings)},
+    }
+    bundle = assemble(manifest, codebook=quantizer.image_codebook(), network=model.detector)
+    folder = save_detector(out, bundle)
+    checkpoint.unlink(missing_ok=True)
+    return folder, bundle
+
+
+def _scores(model: JointDetector, quantizer: PlaneQuantizer, shots: Shots, classes: Sequence[str]) -> DetectionScores:
+    by_light = {light: evaluate(model, shots, light) for light in LIGHTS}
+    plain = by_light[1.0]
+    return DetectionScores(
+        ap=plain.ap,
+        ap50=plain.ap50,
+        ap50_by_class={
+            name: None if math.isnan(score) else score for name, score in zip(classes, plain.ap50_by_class, strict=True)
+        },
+        ap50_by_light={f"{light:g}": precision.ap50 for light, precision in by_light.items()},
+        bits_per_photosite=coded_bits(quantizer, shots, range(min(_CODED_FRAMES, len(shots.views)))),
+    )
+
+
+def coded_bits(quantizer: PlaneQuantizer, shots: Shots, indices: Sequence[int]) -> float:
+    """Mean bits a photosite of plain shots, entropy coded."""
+    codebook = quantizer.image_codebook()
+    bits = []
+    for index in indices:
+        frame = shots.plain(index).frame
+        codes = frame.codes(frame.sensor.lookup(codebook))
+        chunks = frame_chunks(codes, codebook, cfa=frame.sensor.cfa, sequence=0, tick_ms=0)
+        bits.append(8 * chunks[0].header.coded_bytes / codes.size)
+    return float(np.mean(bits))

@@ -1,0 +1,138 @@
+"""A camera node: exposures in, chunks out."""
+
+import numpy as np
+import pytest
+from camera_stack import image_codebook, scene_node
+
+from device_emulator.camera.node import GATE_REST_S, CameraNode
+from device_emulator.camera.source import EMULATED, Exposure, FolderSource, SceneSource
+from gateway.frame_assembly import FrameAssembler
+from protocol.frame import Chunk, decode_frame
+from protocol.messages import Config
+from quantization.baselines import linear
+from quantization.errors import CodebookError, FrameError
+from quantization.raw import RawFrame
+
+BOOK = image_codebook()
+
+
+def whole(emission):
+    """The frame of an emission."""
+    assembler = FrameAssembler()
+    frames = [assembler.push("c", Chunk.from_bytes(chunk), 0) for chunk in emission.chunks]
+    return frames[-1]
+
+
+class Still:
+    """The same exposure for ever, but for what a test changes."""
+
+    kind = "dataset"
+    name = "still"
+    adc_bits = 12
+
+    def __init__(self):
+        self.counts = np.full((64, 64), 400, dtype=np.uint16)
+        self.broken: set[int] = set()
+        self.end = 1_000_000
+
+    def at(self, number, t_s):  # noqa: ARG002 - it stands still
+        if number >= self.end:
+            return None
+        if number in self.broken:
+            raise FrameError("truncated", f"frame {number} ends early")
+        return Exposure(RawFrame(self.counts.copy(), EMULATED))
+
+
+def test_what_is_sent_decodes_to_the_codes_of_what_was_exposed():
+    node, source = scene_node(BOOK, fps=2.0), SceneSource(0)
+    for number in range(3):
+        emission = node.next_frame()
+        frame = whole(emission)
+        exposure = source.at(number, number / 2)
+        wanted = exposure.frame.codes(EMULATED.lookup(BOOK))
+        assert (decode_frame(frame.header, frame.coded, BOOK) == wanted).all()
+        assert (frame.header.sequence, frame.header.tick_ms) == (number, 500 * number)
+        assert emission.truth.sequence == number
+        assert [tuple(one.box) for one in emission.truth.boxes] == [tuple(one.box) for one in exposure.truth]
+    assert node.frames_made == 3
+
+
+def test_frames_are_cut_into_chunks_of_the_size_asked_for():
+    emission = scene_node(BOOK, chunk_bytes=1000).next_frame()
+    assert len(emission.chunks) > 5
+    assert max(map(len, emission.chunks)) <= 1000 + 40
+
+
+def test_a_gate_holds_back_what_does_not_move_but_not_for_ever():
+    source = Still()
+    node = CameraNode("c", source, BOOK, fps=1.0, gated=True)
+    sent = [bool(node.next_frame().chunks) for _ in range(25)]
+    assert [number for number, there in enumerate(sent) if there] == [0, int(GATE_REST_S), 2 * int(GATE_REST_S)]
+    assert node.held_back == 22
+    source.counts[:32, :32] = 1500
+    assert node.next_frame().chunks, "a quarter of the picture changed"
+    assert not node.next_frame().chunks
+    assert node.frames_made == 4, "frames that were held back have no number"
+
+
+def test_an_exposure_that_cannot_be_read_is_said_and_passed_over():
+    source = Still()
+    source.broken = {1}
+    node = CameraNode("c", source, BOOK)
+    assert node.next_frame().chunks
+    before = node.revision
+    assert not node.next_frame().chunks
+    assert node.unreadable == 1
+    assert "ends early" in node.status().error
+    assert node.revision > before
+    assert node.next_frame().chunks
+    assert node.frames_made == 2
+
+
+def test_a_source_that_ends_ends_the_node():
+    source = Still()
+    source.end = 1
+    node = CameraNode("c", source, BOOK)
+    assert node.next_frame() is not None
+    assert node.next_frame() is None
+
+
+def test_another_codebook_takes_effect_with_the_next_frame():
+    node = scene_node(BOOK)
+    other = image_codebook(2)
+    assert whole(node.next_frame()).header.bits == 4
+    assert node.apply_config(Config.with_codebook(other))
+    frame = whole(node.next_frame())
+    assert (frame.header.bits, frame.header.short_digest) == (2, other.short_digest)
+    assert node.status().codebook == other.digest.hex()
+
+
+def test_a_codebook_for_motion_is_refused_and_said():
+    node = scene_node(BOOK)
+    for_motion = linear(("acc_x",), 4, 50.0, [8.0])
+    assert not node.apply_config(Config.with_codebook(for_motion))
+    assert "red, green, blue" in node.status().error
+    assert whole(node.next_frame()).header.short_digest == BOOK.short_digest
+    with pytest.raises(CodebookError, match="red, green, blue"):
+        scene_node(for_motion)
+
+
+def test_a_folder_plays_in_the_order_of_names_and_bins_large_frames(tmp_path):
+    layout = '{"width": 64, "height": 48, "cfa": "GBRG", "adc_bits": 10, "dtype": "uint16"}'
+    (tmp_path / "layout.json").write_text(layout)
+    for number, name in enumerate(["b", "a"]):
+        np.full((48, 64), 100 + number, dtype="<u2").tofile(tmp_path / f"{name}.raw")
+    source = FolderSource(tmp_path, layout=None, max_pixels=1000, loop=True)
+    exposures = [source.at(number, 0.0) for number in range(3)]
+    assert [int(one.frame.counts[0, 0]) for one in exposures] == [101, 100, 101]
+    assert [one.binning for one in exposures] == [2, 2, 2]
+    assert exposures[0].frame.counts.shape == (24, 32)
+    assert FolderSource(tmp_path, layout=None, max_pixels=10**6, loop=False).at(2, 0.0) is None
+
+
+def test_a_folder_without_a_frame_is_refused(tmp_path):
+    with pytest.raises(FrameError, match="no RAW file"):
+        FolderSource(tmp_path, layout=None, max_pixels=10**6, loop=True)
+    (tmp_path / "bad.dng").write_bytes(b"nothing")
+    with pytest.raises(FrameError, match=r"bad\.dng"):
+        FolderSource(tmp_path, layout=None, max_pixels=10**6, loop=True)
