@@ -10,7 +10,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt $(PIP_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format train bench speed clean
+.PHONY: help demo test check format train bench speed bluez clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -41,6 +41,9 @@ bench: .venv/.dev  ## A small accuracy table in some minutes (needs sp_sw_har.zi
 
 speed: .venv/.dev  ## Measure speed; results go to benchmarks/results/
 	@$(BIN)/python -m benchmarks.speed $(ARGS)
+
+bluez: .venv/.dev  ## The bridge on real BlueZ in a virtual machine (Debian, root; docs/devices.md)
+	@tests/bluez/run.sh
 
 clean:  ## Remove the environment and caches
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -34,6 +34,8 @@ BUFFERS: Final = 8
 CLOSE_S: Final = 1.0
 """For hosts in other processes to be let go."""
 _ATT_CID: Final = 4
+_ENHANCED_CONNECTION_COMPLETE: Final = 1 << 9
+"""Of the LE event mask (Bluetooth Core 5.4, Vol 4, Part E, 7.8.1)."""
 _NOTIFICATION: Final = 0x1B
 
 
@@ -110,6 +112,8 @@ class Air:
             ConnectError: the port is taken.
         """
         controller = self._controller(name, address)
+        # A dongle has a public address, too, and Linux connects from that.
+        controller.public_address = hci.Address(address, hci.Address.PUBLIC_DEVICE_ADDRESS)
 
         async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             task = asyncio.current_task()
@@ -214,6 +218,15 @@ class Air:
 class _Link(LocalLink):
     """Tells nobody of a peer that has gone: a controller on the air has no way to know."""
 
+    def send_acl_data(
+        self, sender_controller: Controller, destination_address: hci.Address, transport: PhysicalTransport, data: bytes
+    ) -> None:
+        """From the address that the connection was made with: Linux sets another one for each scan."""
+        connection = sender_controller.le_connections.get(destination_address)
+        receiver = self.find_le_controller(destination_address)
+        if connection is not None and receiver is not None:
+            asyncio.get_running_loop().call_soon(receiver.on_link_acl_data, connection.self_address, transport, data)
+
     def send_ll_control_pdu(
         self, sender_address: hci.Address, receiver_address: hci.Address, packet: ll.ControlPdu
     ) -> None:
@@ -297,6 +310,16 @@ class _AirController(Controller):
 
     # -- advertising and connecting -----------------------------------------------------------------------------------
 
+    def send_hci_packet(self, packet: hci.HCI_Packet) -> None:
+        """To the host. Bumble's controller tells of a connection by the older of two events only.
+
+        A host that has asked for the newer one gets that instead (Vol 4, Part E, 7.7.65.10): Linux waits for it.
+        """
+        wants_newer = self.le_event_mask & _ENHANCED_CONNECTION_COMPLETE
+        if isinstance(packet, hci.HCI_LE_Connection_Complete_Event) and wants_newer:
+            packet = _enhanced(packet)
+        super().send_hci_packet(packet)
+
     def send_advertising_pdu(self, packet: ll.AdvertisingPdu) -> None:
         """Out of range, nobody hears it."""
         if not self.silent:
@@ -332,9 +355,15 @@ class _AirController(Controller):
         asyncio.get_running_loop().call_soon(self.send_hci_packet, failed)
         return super().on_hci_le_create_connection_cancel_command(command)
 
+    def on_hci_reset_command(self, command: hci.HCI_Reset_Command) -> hci.HCI_StatusReturnParameters:
+        """A controller that is reset neither scans nor has connections; Bumble's would go on."""
+        self.forget()
+        return super().on_hci_reset_command(command)
+
     def forget(self) -> None:
         """The host has gone: so have its connections, and what it wanted."""
         self.pending_le_connection = None
+        self.le_scan_enable = False
         for connection in list(self.le_connections.values()):
             connection.send_ll_control_pdu(ll.TerminateInd(SUPERVISION_TIMEOUT))
             self.on_le_disconnected(connection, SUPERVISION_TIMEOUT)
@@ -346,6 +375,23 @@ class _AirController(Controller):
             advertising.stop()
         for timer in self._events.values():
             timer.cancel()
+
+
+def _enhanced(old: hci.HCI_LE_Connection_Complete_Event) -> hci.HCI_LE_Enhanced_Connection_Complete_Event:
+    """The same in the newer form; nobody here has a resolvable address."""
+    return hci.HCI_LE_Enhanced_Connection_Complete_Event(
+        status=old.status,
+        connection_handle=old.connection_handle,
+        role=old.role,
+        peer_address_type=old.peer_address_type,
+        peer_address=old.peer_address,
+        local_resolvable_private_address=hci.Address.ANY_RANDOM,
+        peer_resolvable_private_address=hci.Address.ANY_RANDOM,
+        connection_interval=old.connection_interval,
+        peripheral_latency=old.peripheral_latency,
+        supervision_timeout=old.supervision_timeout,
+        central_clock_accuracy=old.central_clock_accuracy,
+    )
 
 
 class _HciWriter:

@@ -23,7 +23,7 @@ from typing import Final, Literal
 from bleak import BleakClient
 from bleak.backends.device import BLEDevice
 from bleak.backends.scanner import AdvertisementData
-from bleak.exc import BleakError
+from bleak.exc import BleakBluetoothNotAvailableError, BleakError
 
 from device_emulator.ble import gatt
 from device_emulator.ble.adapter import Adapter, open_adapter, seen_of
@@ -162,6 +162,8 @@ class Bridge:
                 error = "the Bluetooth adapter has gone"
             except (ConnectError, BleakError, TimeoutError, OSError) as caught:
                 error = str(caught) or type(caught).__name__
+                if isinstance(caught, BleakBluetoothNotAvailableError):  # whose text is that of a tuple
+                    error = str(caught.args[0])
             if error != self.adapter_error:
                 logger.warning("%s; trying again", error)
             self.adapters_lost += self.adapter_error is None
@@ -173,14 +175,17 @@ class Bridge:
 
     async def _use(self, adapter: Adapter) -> None:
         """Scan and follow until the adapter is lost."""
-        # A follower survives what devices and links do. If one fails all the same, so does the bridge, visibly.
-        async with asyncio.TaskGroup() as group:
+        group: asyncio.TaskGroup | None = None
 
-            def follow(follower: Follower) -> None:
+        def follow(follower: Follower) -> None:
+            if group is not None:  # else it is one of those that are followed from the start
                 self._tasks.append(group.create_task(follower.run(adapter)))
 
-            scanner = adapter.scanner(lambda device, heard: self._on_heard(device, heard, follow))
-            await scanner.start()
+        scanner = adapter.scanner(lambda device, heard: self._on_heard(device, heard, follow))
+        await scanner.start()
+        # A follower survives what devices and links do. If one fails all the same, so does the bridge, visibly.
+        async with asyncio.TaskGroup() as begun:
+            group = begun
             try:
                 if self.adapter_error is not None:
                     self.adapter_error = None

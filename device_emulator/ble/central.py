@@ -60,6 +60,15 @@ async def translated(operation: Awaitable[_T]) -> _T:
         raise BleakError(str(error) or type(error).__name__) from error
 
 
+def pairing(_: Connection) -> PairingConfig:
+    """LE Secure Connections, bonded, without a display.
+
+    Our radios connect from their random address, so a bond is kept under that. Bumble would give the other side a
+    dongle's public address for it, and the bond would not be found the next time.
+    """
+    return PairingConfig(sc=True, mitm=False, bonding=True, identity_address_type=PairingConfig.AddressType.RANDOM)
+
+
 class Central:
     """One radio in the central's role.
 
@@ -79,7 +88,7 @@ class Central:
             "gammawear bridge", hci.Address(address), transport.source, transport.sink
         )
         self.device.keystore = MemoryKeyStore() if bonds is None else JsonKeyStore("gammawear", bonds)
-        self.device.pairing_config_factory = lambda _: PairingConfig(sc=True, mitm=False, bonding=True)
+        self.device.pairing_config_factory = pairing
         self.lost: Final = asyncio.Event()
         self._connecting = asyncio.Lock()
         self._scanners: set[Callable[[Advertisement], None]] = set()

@@ -22,12 +22,11 @@ from bumble.device import Connection
 from bumble.device import Device as BluetoothDevice
 from bumble.gatt import Characteristic, CharacteristicValue, Service
 from bumble.keys import MemoryKeyStore
-from bumble.pairing import PairingConfig
 from bumble.profiles.battery_service import BatteryService
 from bumble.profiles.device_information_service import DeviceInformationService
 
 from device_emulator.ble import gatt
-from device_emulator.ble.central import translated
+from device_emulator.ble.central import pairing, translated
 from device_emulator.ble.gatt import Refusal, Settings, State, Upload, WriteError
 from device_emulator.device import Device, Emission
 from device_emulator.source import Block, Source
@@ -155,7 +154,7 @@ class Wearable:
         )
         radio.keystore = MemoryKeyStore()
         radio.smp_session_proxy = _SecurePairing
-        radio.pairing_config_factory = lambda _: PairingConfig(sc=True, mitm=False, bonding=True)
+        radio.pairing_config_factory = pairing
         radio.add_services(self._services())
         radio.advertising_data = bytes(
             AdvertisingData(
