@@ -22,6 +22,7 @@ hypothesis.settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     hypothesis.settings.load_profile("ci")
 
+VISION = Path(__file__).parents[2] / "shared" / "data" / "vision"
 SHIPPED = Path(__file__).parent.parent / "deploy" / "mosquitto" / "mosquitto.conf"
 
 
@@ -81,6 +82,18 @@ class Mosquitto:
             if process.returncode is None:
                 process.send_signal(sig)
             await asyncio.wait_for(process.wait(), 10)
+
+
+@pytest.fixture(scope="session")
+def pictures_archive() -> Callable[[str], Path]:
+    """A function that gives the published archive of some pictures, by its name; see :func:`needed.need`."""
+
+    def archive(name: str) -> Path:
+        path = VISION / name
+        need(path.exists(), str(path))
+        return path
+
+    return archive
 
 
 @pytest.fixture

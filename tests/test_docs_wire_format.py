@@ -13,7 +13,8 @@ from factories import codebook, sensor
 from needed import need
 from vector_files import VECTORS, from_commented_hex, read_vector
 
-from protocol.messages import MAX_MESSAGE_BYTES, Activity, Config, Label, Status
+from protocol.frame import frame_chunks
+from protocol.messages import MAX_MESSAGE_BYTES, Activity, Config, Detections, Label, Status, Truth
 from protocol.packet import Packet
 from protocol.topics import Kind, topic
 from protocol.wire_size import publish_size
@@ -21,10 +22,19 @@ from quantization.codebook import Codebook, ContextLayout
 from quantization.codec import Encoder, unpack
 from quantization.entropy import EntropyCoder
 from quantization.errors import CodebookError
+from quantization.gamma_image import linear_image
+from quantization.raw import Cfa
 
 TEXT = (Path(__file__).parent.parent / "docs" / "wire-format.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+) ?(\S*)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
-MESSAGES = {"status": Status, "config": Config, "label": Label, "activity": Activity}
+MESSAGES = {
+    "status": Status,
+    "config": Config,
+    "label": Label,
+    "activity": Activity,
+    "truth": Truth,
+    "detections": Detections,
+}
 
 
 def blocks(language: str) -> list[tuple[str, str]]:
@@ -74,7 +84,18 @@ def rows(heading: str) -> list[list[str]]:
 
 def test_topics_are_those_of_the_protocol():
     assert [row[0] for row in rows("## MQTT")] == [f"`{topic('ID', kind)}`".replace("ID", "<id>") for kind in Kind]
-    assert [row[4] for row in rows("## MQTT")] == ["no", "yes", "no", "yes", "yes"]
+    assert [row[4] for row in rows("## MQTT")] == [
+        *("no", "yes", "no", "yes", "yes"),
+        *("no", "no", "yes"),
+    ]
+
+
+def test_the_chunk_is_what_a_camera_sends():
+    codes = np.array([[1, 2], [3, 15]], np.uint8)
+    (chunk,) = frame_chunks(
+        codes, linear_image(4), cfa=Cfa.GBRG, sequence=5, tick_ms=1000, exposure_us=20_000, binning=3
+    )
+    assert bytes(chunk) == read_vector("chunk.hex")
 
 
 def test_bandwidth_adds_up():

@@ -52,6 +52,7 @@ class CameraNode:
         fps: frames a second, above 0.
         gated: hold back frames in which nothing moves.
         chunk_bytes: most payload bytes of a chunk.
+        compress: entropy code; without it codes are packed plainly, as by a board that is too small for the coder.
 
     Attributes:
         frames_made: sent or not; those that were held back are not among them.
@@ -73,6 +74,7 @@ class CameraNode:
         fps: float = 2.0,
         gated: bool = False,
         chunk_bytes: int = CHUNK_PAYLOAD_BYTES,
+        compress: bool = True,
     ) -> None:
         if not 0 < fps <= 1000:
             raise ValueError(f"{fps} frames a second")
@@ -82,6 +84,7 @@ class CameraNode:
         self._fps = fps
         self._gated = gated
         self._chunk_bytes = chunk_bytes
+        self._compress = compress
         self._lookups: dict[CameraSensor, NDArray[np.uint8]] = {}
         self._sent_blocks: NDArray[np.float64] | None = None
         self._sent_ms = 0
@@ -186,6 +189,7 @@ class CameraNode:
             exposure_us=exposure.frame.exposure_us,
             binning=exposure.binning,
             max_payload=self._chunk_bytes,
+            compress=self._compress,
         )
         self.frames_made += 1
         truth = None if exposure.truth is None else Truth(sequence=sequence, boxes=list(exposure.truth))

@@ -160,7 +160,7 @@ def _layout_beside(path: Path) -> RawLayout | None:
             try:
                 return read_layout(place)
             except FrameError as error:
-                raise refused(path, "layout", f"{place.name} beside it: {error.detail}") from error
+                raise refused(path, error.reason, f"{place.name} beside it: {error.detail}") from error
     return None
 
 
