@@ -16,13 +16,15 @@ from rich.table import Table
 from models import datasets
 from models.augment import Augment
 from models.bundle import SHIPPED, Bundle, load_bundle
-from models.bundle_files import bundle_folders, find_bundle, next_version
+from models.bundle_files import DETECTOR, bundle_folders, find_bundle, next_version, says_detector
 from models.datasets.fetch import fetch
 from models.evaluate import Report, evaluate, material_for, own_task
 from models.fit import Epoch, FitSettings
 from models.har import NETWORKS
 from models.tasks import TASKS, Material, Task, load_material
 from models.train import QuantizerKind, TrainSettings, train_bundle
+from models.vision.bundle import SHIPPED as SHIPPED_DETECTORS
+from models.vision.bundle import DetectorBundle, load_detector
 from quantization.codebook import Codebook
 from quantization.errors import GammawearError, TrainingError
 from quantization.gamma import INITIAL_GAMMA, Init
@@ -314,6 +316,21 @@ def list_bundles(
             )
     _OUT.print(table)
     _OUT.print("macro-F1 is that of subjects held out from training")
+    detectors = Table("detector", "codes", "finds", "AP50", "pictures", "codebook", "where")
+    for root in (SHIPPED_DETECTORS, bundles):
+        for folder in bundle_folders(root, DETECTOR):
+            found = load_detector(folder)
+            detectors.add_row(
+                found.reference,
+                f"{found.codebook.bits} bit",
+                ", ".join(found.manifest.classes),
+                f"{found.manifest.scores.ap50:.3f}",
+                "generated" if found.manifest.data.synthetic else "taken",
+                found.codebook.short_digest.hex(),
+                "shipped" if root == SHIPPED_DETECTORS else str(root),
+            )
+    _OUT.print(detectors)
+    _OUT.print("AP50 is that of pictures held out from training")
 
 
 @bundles_app.command("show")
@@ -326,10 +343,17 @@ def show_bundle(
 
     Example: gammawear bundles show wrist6 --picture curves.png
     """
-    folder = find_bundle(name, (bundles, SHIPPED))
-    bundle = load_bundle(folder)
+    bundle = _any_bundle(name, bundles)
     typer.echo(bundle.manifest.model_dump_json(indent=1))
     if picture is not None:
         from models.plots import curve_picture
 
         _NOTES.print(f"curves: {curve_picture(bundle.codebook, picture)}")
+
+
+def _any_bundle(name: str, folder: Path) -> Bundle | DetectorBundle:
+    """A detector by its name or its folder, else a bundle of activities."""
+    known = [one for root in (SHIPPED_DETECTORS, folder) for one in bundle_folders(root, DETECTOR)]
+    if any(name in (one.name, one.name.split("@")[0]) for one in known) or says_detector(Path(name)):
+        return load_detector(name, (folder, SHIPPED_DETECTORS))
+    return load_bundle(find_bundle(name, (folder, SHIPPED)))

@@ -206,7 +206,7 @@ def save_bundle(folder: Path, bundle: Bundle) -> Path:
     """
     if bundle.manifest.scores is None:
         raise BundleError(f"{bundle.reference} has no scores: evaluate it before it is saved")
-    return write_files(folder, bundle.manifest, bundle.codebook, bundle.network, model_card(bundle))
+    return write_files(folder, bundle.manifest, bundle.codebook, network_bytes(bundle.network), model_card(bundle))
 
 
 def load_bundle(reference: str | Path, search: Iterable[Path] = (SHIPPED,)) -> Bundle:

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Final, Literal, TypeVar
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
@@ -63,9 +64,12 @@ class ManifestBase(Strict):
 M = TypeVar("M", bound=ManifestBase)
 
 
-def network_bytes(network: nn.Module) -> bytes:
-    """``model.safetensors`` of a network."""
-    return save_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()})
+def network_bytes(network: nn.Module, dtype: torch.dtype | None = None) -> bytes:
+    """``model.safetensors`` of a network; its numbers that are no integers as ``dtype``, if one is given."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    if dtype is not None:
+        tensors = {name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors.items()}
+    return save_tensors(tensors)
 
 
 def read_files(folder: Path, manifest: type[M]) -> tuple[M, Codebook, dict[str, Tensor]]:
@@ -102,8 +106,15 @@ def naming(folder: Path) -> Iterator[None]:
         raise BundleError(f"{folder}: {error}") from error
 
 
-def write_files(folder: Path, manifest: ManifestBase, codebook: Codebook, network: nn.Module, card: str) -> Path:
+def write_files(folder: Path, manifest: ManifestBase, codebook: Codebook, model: bytes, card: str) -> Path:
     """Write ``folder/name@version`` and return it.
+
+    Args:
+        folder: of bundles.
+        manifest: with the digests of codebook and model.
+        codebook: of the bundle.
+        model: :func:`network_bytes`.
+        card: Markdown.
 
     Raises:
         BundleError: that version exists already.
@@ -114,7 +125,7 @@ def write_files(folder: Path, manifest: ManifestBase, codebook: Codebook, networ
     target.mkdir(parents=True)
     codebook.save(target / CODEBOOK_FILE)
     (target / CARD_FILE).write_text(card, encoding="utf-8")
-    (target / MODEL_FILE).write_bytes(network_bytes(network))
+    (target / MODEL_FILE).write_bytes(model)
     # The manifest comes last: a folder without one is not a bundle, so none is ever seen half-written.
     (target / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
     return target
@@ -155,7 +166,7 @@ def bundle_folders(root: Path, kind: Format = ACTIVITY) -> list[Path]:
         if "@" in folder.name
         and _REFERENCE.fullmatch(folder.name)
         and (folder / MANIFEST_FILE).is_file()
-        and (_says_detector(folder / MANIFEST_FILE) == (kind == DETECTOR))
+        and (says_detector(folder) == (kind == DETECTOR))
     )
 
 
@@ -165,9 +176,10 @@ def next_version(root: Path, name: str, kind: Format = ACTIVITY) -> int:
     return max(taken, default=0) + 1
 
 
-def _says_detector(manifest: Path) -> bool:
+def says_detector(folder: Path) -> bool:
+    """Whether a bundle's manifest says that it is of a detector; False if it cannot be read."""
     try:
-        with manifest.open("rb") as file:
+        with (folder / MANIFEST_FILE).open("rb") as file:
             document = json.loads(file.read(MAX_MANIFEST_BYTES))
     except (OSError, ValueError, RecursionError):
         return False

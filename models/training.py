@@ -60,6 +60,9 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor])
         index, key = name.split(".", 1)
         states.setdefault(int(index), {})[key] = tensor
     optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
+    # A fused step goes through memory, not through indices: moments must lie in it as their parameters do.
+    for parameter, state in optimizer.state.items():
+        state.update({key: torch.empty_like(parameter).copy_(value) for key, value in state.items() if key != "step"})
 
 
 def save_checkpoint(path: Path, tensors: dict[str, Tensor], fingerprint: str, progress: dict[str, Any]) -> None:

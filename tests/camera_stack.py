@@ -9,7 +9,7 @@ import torch
 
 from device_emulator.camera.node import CameraNode
 from device_emulator.camera.source import SceneSource
-from models.vision.bundle import DetectionScores, DetectorBundle, PictureCard, assemble, save_detector
+from models.vision.bundle import DetectionScores, DetectorBundle, PictureCard, assemble, rounded, save_detector
 from models.vision.detector import Detector, DetectorConfig
 from protocol.frame import Chunk, frame_chunks
 from quantization.codebook import Codebook
@@ -41,7 +41,7 @@ def untrained_detector(name: str = "tiny", *, threshold: float = 0.01) -> Detect
         "scores": DetectionScores(ap=0.0, ap50=0.0, ap50_by_class={}, ap50_by_light={}),
         "training": {},
     }  # fmt: skip
-    return assemble(manifest, codebook=image_codebook(), network=Detector(TINY))
+    return assemble(manifest, codebook=image_codebook(), network=rounded(Detector(TINY)))
 
 
 def save_untrained(folder: Path, **more: object) -> DetectorBundle:

@@ -38,11 +38,13 @@ def _read(store: Store, problems: list[str]) -> Iterator[Picture]:
 
 
 def _objects(entry: Entry, problems: list[str]) -> list[_Object]:
-    raw = entry.read(MAX_ANNOTATION_BYTES)
-    if b"<!" in raw:  # entities could grow without bound; annotations have none
-        raise DatasetError(f"{entry.where}: an annotation with a document type or a comment is not read")
+    text = decode(entry.read(MAX_ANNOTATION_BYTES), entry.where)
+    # Entities could grow without bound; annotations have none. Nor have they zeros: the parser would take the text for
+    # UTF-16, in which a "<!" looks different.
+    if "<!" in text or "\0" in text:
+        raise DatasetError(f"{entry.where}: an annotation with a document type, a comment or a zero is not read")
     try:
-        root = ET.fromstring(raw)  # noqa: S314 - without "<!" there is nothing to expand
+        root = ET.fromstring(text)  # noqa: S314 - without these there is nothing to expand
     except ET.ParseError as error:
         raise DatasetError(f"{entry.where}: not XML: {error}") from error
     objects: list[_Object] = []

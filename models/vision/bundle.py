@@ -29,6 +29,8 @@ from quantization.codebook import Codebook
 from quantization.errors import BundleError
 from quantization.raw import COLOURS, Cfa, CodeMosaic, to_planes
 
+STORED_AS: Final = torch.float16
+"""Half the bytes; the difference is far below what two seeds differ by."""
 SHIPPED: Final = Path(__file__).parent / "bundles"
 """The detector bundles that come with the package."""
 
@@ -112,6 +114,8 @@ class DetectorBundle:
 def assemble(manifest: dict[str, Any], *, codebook: Codebook, network: Detector) -> DetectorBundle:
     """Make a bundle in memory; network and digests are filled into the manifest here.
 
+    The network is to be :func:`rounded`: what is stored is what was scored.
+
     Raises:
         BundleError: the parts do not fit each other.
     """
@@ -119,9 +123,18 @@ def assemble(manifest: dict[str, Any], *, codebook: Codebook, network: Detector)
         **manifest,
         network=network.config.to_dict(),
         codebook_sha256=codebook.digest.hex(),
-        model_sha256=hashlib.sha256(network_bytes(network)).hexdigest(),
+        model_sha256=hashlib.sha256(network_bytes(network, STORED_AS)).hexdigest(),
     )
     return DetectorBundle(complete, codebook, network.eval())
+
+
+@torch.no_grad()
+def rounded(network: Detector) -> Detector:
+    """The network itself, its numbers as they will be stored."""
+    for tensor in network.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.copy_(tensor.to(STORED_AS))
+    return network
 
 
 def save_detector(folder: Path, bundle: DetectorBundle) -> Path:
@@ -130,7 +143,8 @@ def save_detector(folder: Path, bundle: DetectorBundle) -> Path:
     Raises:
         BundleError: that version exists already.
     """
-    return write_files(folder, bundle.manifest, bundle.codebook, bundle.network, detector_card(bundle))
+    model = network_bytes(bundle.network, STORED_AS)
+    return write_files(folder, bundle.manifest, bundle.codebook, model, detector_card(bundle))
 
 
 def load_detector(reference: str | Path, search: Iterable[Path] = (SHIPPED,)) -> DetectorBundle:

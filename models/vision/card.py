@@ -23,10 +23,10 @@ def detector_card(bundle: DetectorBundle) -> str:
         if scores.bits_per_photosite is None
         else f"\nCodes of the test frames: {scores.bits_per_photosite:.2f} bits a photosite, entropy coded.\n"
     )
-    origin = "**Synthetic: its pictures were generated, not taken.** " if data.synthetic else ""
+    origin = " **Synthetic: its pictures were generated, not taken.**" if data.synthetic else ""
     return f"""# {bundle.reference}
 
-Finds {", ".join(manifest.classes)} in RAW frames. {origin}
+Finds {", ".join(manifest.classes)} in RAW frames.{origin}
 
 ## Input
 
@@ -50,6 +50,6 @@ AP50 by the factor on the scene's light, before noise and rounding: {lights}.
 {bits}
 ## Limits
 
-Trained on one small set of pictures. Cameras, scenes and sizes that it has not seen score lower. Not for safety,
+Trained on one small set. Cameras, scenes and sizes that it has not seen score lower. Not for safety,
 medical or surveillance decisions.
 """

@@ -73,7 +73,7 @@ class DetectorConfig:
         try:
             lists = {name: tuple(map(int, fields[name])) for name in ("widths", "blocks")}
             return cls(**{**fields, **lists})
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise BundleError(f"not a detector's sizes: {error!r}") from error
 
 

@@ -61,7 +61,8 @@ class DetectorSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch < 2 or self.learning_rate <= 0 or self.quantizer_rate < 0:
+        rates = self.learning_rate > 0 and self.quantizer_rate >= 0 and self.weight_decay >= 0
+        if self.epochs < 1 or self.batch < 2 or not rates:
             raise TrainingError(f"impossible settings: {self}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,15 @@ from quantization.errors import DatasetError
 
 MAX_PIXELS: Final = 2**24
 """A larger picture is refused before it is decoded."""
+_UNREADABLE: Final = (
+    UnidentifiedImageError,
+    OSError,
+    SyntaxError,
+    ValueError,
+    # What Pillow says of the largest by itself; the warning, where warnings are errors.
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+)
 
 Boxes = NDArray[np.float32]
 """``[n, 4]`` left, top, right, bottom, in pixels from the picture's top left corner; right and bottom exclusive."""
@@ -103,7 +113,7 @@ def read_picture(entry: Entry) -> NDArray[np.uint8]:
             if image.width * image.height > MAX_PIXELS:
                 raise DatasetError(f"{entry.where}: {image.width} × {image.height} pixels are more than {MAX_PIXELS}")
             return np.asarray(image.convert("RGB"))
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except _UNREADABLE as error:
         raise DatasetError(f"{entry.where}: not a picture that can be read: {error}") from error
 
 
@@ -122,7 +132,7 @@ def checked_boxes(
     boxes, labels = [], []
     for label, (left, top, right, bottom) in found:
         cut = (max(0.0, left), max(0.0, top), min(float(width), right), min(float(height), bottom))
-        if cut[2] - cut[0] < 1 or cut[3] - cut[1] < 1:
+        if any(map(math.isnan, (left, top, right, bottom))) or cut[2] - cut[0] < 1 or cut[3] - cut[1] < 1:
             problems.append(f"{where}: left out a box without an area: {left:g}, {top:g}, {right:g}, {bottom:g}")
             continue
         if cut != (left, top, right, bottom):

@@ -11,8 +11,9 @@ from typing import Final
 
 import numpy as np
 
-from models.vision.bundle import DetectionScores, DetectorBundle, PictureCard, assemble, save_detector
-from models.vision.fit import DetectorSettings, JointDetector, evaluate
+from models.vision.bundle import DetectionScores, DetectorBundle, PictureCard, assemble, rounded, save_detector
+from models.vision.fit import DetectorSettings, JointDetector, detect, evaluate
+from models.vision.precision import best_threshold
 from models.vision.shots import HEIGHT, WIDTH, Shots, View
 from models.vision.tasks import TEST_SEED, CurveKind, train_detector
 from protocol.frame import frame_chunks
@@ -21,9 +22,12 @@ from quantization.gamma_image import PlaneQuantizer
 
 LIGHTS: Final = (1.0, 0.25, 0.1)
 """Factors on the scene's light that every detector is tested in."""
-THRESHOLD: Final = 0.35
-"""Scores below are left out when a bundle serves: of those above, most are right."""
+LEAST_THRESHOLD: Final = 0.2
+MOST_THRESHOLD: Final = 0.6
+"""Scores below a threshold are left out when a bundle serves. It is that of the best F1 on plain shots of the training
+pictures, within these bounds: a detector is surer of pictures that it knows."""
 _CODED_FRAMES: Final = 40
+_THRESHOLD_FRAMES: Final = 200
 
 
 @dataclass(frozen=True)
@@ -77,10 +81,12 @@ def train_detector_bundle(
     model, gain = train_detector(
         data.train, len(data.classes), kind, bits, settings, checkpoint=checkpoint, report=report
     )
+    rounded(model.detector)
     quantizer = model.quantizer
     if not isinstance(quantizer, PlaneQuantizer):  # of the kinds, only "none" is not one
         raise TrainingError(f"{kind} makes no codes")
     shots = Shots(data.test, gain=gain, seed=TEST_SEED)
+    threshold = _threshold(model, Shots(data.train[:_THRESHOLD_FRAMES], gain=gain, seed=TEST_SEED))
     manifest = {
         "name": name,
         "version": version,
@@ -88,7 +94,7 @@ def train_detector_bundle(
         "classes": list(data.classes),
         "width": WIDTH,
         "height": HEIGHT,
-        "threshold": THRESHOLD,
+        "threshold": threshold,
         "data": PictureCard(
             dataset=data.dataset,
             synthetic=data.synthetic,
@@ -105,6 +111,12 @@ def train_detector_bundle(
     folder = save_detector(out, bundle)
     checkpoint.unlink(missing_ok=True)
     return folder, bundle
+
+
+def _threshold(model: JointDetector, shots: Shots) -> float:
+    taken = [shots.plain(index) for index in range(len(shots.views))]
+    best = best_threshold([(shot.boxes, shot.labels) for shot in taken], detect(model, taken))
+    return round(min(MOST_THRESHOLD, max(LEAST_THRESHOLD, best)), 2)
 
 
 def _scores(model: JointDetector, quantizer: PlaneQuantizer, shots: Shots, classes: Sequence[str]) -> DetectionScores:

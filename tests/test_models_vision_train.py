@@ -1,0 +1,100 @@
+"""From views to a scored bundle that can be loaded."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from models.vision.bundle import load_detector
+from models.vision.fit import DetectorSettings
+from models.vision.shots import Shots, View
+from models.vision.train import LIGHTS, THRESHOLD, DetectorData, coded_bits, train_detector_bundle
+from protocol.frame import frame_chunks
+from quantization.errors import BundleError, TrainingError
+from quantization.gamma_image import FixedPlanes, ImageQuantizer, linear_image
+
+torch.set_num_threads(1)
+
+SETTINGS = DetectorSettings(epochs=2, batch=2, seed=1)
+
+
+def scene(seed: int) -> View:
+    rng = np.random.default_rng(seed)
+    linear = np.full((60, 80, 3), 0.2, dtype=np.float32)
+    left, top = rng.integers(4, 50), rng.integers(4, 30)
+    linear[top : top + 24, left : left + 20] = 0.9
+    return View(f"v{seed}", linear, np.array([[left, top, left + 20, top + 24]], np.float32), np.array([0]), None)
+
+
+DATA = DetectorData(
+    dataset="made up",
+    synthetic=True,
+    licence="CC0",
+    citation="nobody",
+    protocol="two train, one tests",
+    classes=("thing", "absent"),
+    train=[scene(0), scene(1)],
+    test=[scene(2)],
+)
+
+
+def train(out, report=lambda _epoch, _loss: None, **more):
+    options = {"kind": "gamma", "bits": 3, "settings": SETTINGS, "name": "eye", "version": 2} | more
+    return train_detector_bundle(DATA, **options, out=out, report=report)
+
+
+def test_a_stopped_training_goes_on_to_the_same_bundle(tmp_path):
+    def stop(epoch: int, _loss: float) -> None:
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "a", stop)
+    assert [path.suffix for path in (tmp_path / "a").iterdir()] == [".safetensors"]
+    epochs: list[int] = []
+    folder, bundle = train(tmp_path / "a", lambda epoch, _: epochs.append(epoch))
+    assert epochs == [2]
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["eye@2"], "its checkpoint is done with"
+    _, whole = train(tmp_path / "b")
+    assert whole.manifest.model_sha256 == bundle.manifest.model_sha256
+    assert whole.codebook == bundle.codebook
+
+    loaded = load_detector(folder).manifest
+    assert loaded == bundle.manifest
+    assert (loaded.reference, loaded.classes, loaded.threshold) == ("eye@2", ["thing", "absent"], THRESHOLD)
+    assert (loaded.width, loaded.height) == (320, 240)
+    assert (loaded.data.train_pictures, loaded.data.test_pictures, loaded.data.synthetic) == (2, 1, True)
+    assert loaded.training.items() >= {"quantizer": "gamma", "bits": 3, "epochs": 2, "seed": 1}.items()
+    assert loaded.training["gain"] == pytest.approx(0.09 / np.mean([view.linear.mean() for view in DATA.train]), rel=1e-4)
+    scores = loaded.scores
+    assert scores.ap50_by_class["absent"] is None, "no test picture has one"
+    assert scores.ap50_by_class["thing"] == pytest.approx(scores.ap50)
+    assert [float(light) for light in scores.ap50_by_light] == list(LIGHTS)
+    assert scores.ap50_by_light["1"] == scores.ap50
+    assert 0 < scores.bits_per_photosite < 3
+
+    with pytest.raises(BundleError, match="exists"):
+        train(tmp_path / "b")
+
+
+def test_no_curve_makes_no_bundle(tmp_path):
+    with pytest.raises(TrainingError, match="needs a quantizer"):
+        train(tmp_path, kind="none")
+    assert not list(tmp_path.iterdir())
+
+
+def test_coded_bits_are_those_of_the_frames():
+    shots = Shots(DATA.train, gain=0.5, seed=0, width=64, height=48)
+    curve = ImageQuantizer(4, gamma=[0.4] * 3, white=[0.9] * 3)
+    book = curve.image_codebook()
+    sizes = []
+    for index in (0, 1):
+        frame = shots.plain(index).frame
+        codes = frame.codes(frame.sensor.lookup(book))
+        chunks = frame_chunks(codes, book, cfa=frame.sensor.cfa, sequence=0, tick_ms=0)
+        sizes.append(8 * sum(len(chunk.payload) for chunk in chunks) / (64 * 48))
+    assert coded_bits(curve, shots, [0, 1]) == pytest.approx(np.mean(sizes))
+    assert coded_bits(curve, shots, [1]) == pytest.approx(sizes[1])
+    dark = Shots([replace(DATA.train[0], linear=np.zeros((60, 80, 3), np.float32))], gain=0.5, seed=0)
+    assert coded_bits(FixedPlanes(linear_image(1)), dark, [0]) < 0.05
