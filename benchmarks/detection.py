@@ -1,12 +1,17 @@
-"""Detection by quantizer and bits: average precision in ordinary and in little light.
+"""Detection by quantizer and bits: average precision in ordinary and in little light, and the bytes of a frame.
 
     python -m benchmarks.detection --data ../shared/data/vision
     python -m benchmarks.detection --tasks bccd --seeds 0-1 --jobs 2
     python -m benchmarks.detection --curves none,gamma-4 --list
+    python -m benchmarks.detection --bytes                       # adds bytes to rows without; trains nothing
 
 Every run (task, curve, bits, seed) is a line of ``benchmarks/results/detection.jsonl``; runs that are there are not run
 again, so a stopped benchmark goes on. Curves are kept under ``runs/detection/``. All seeds of a task share its split,
 the cameras and the noise of its test frames; they differ in initialisation and in what training sees.
+
+A row's ``light`` has the scores. Where codes are made, ``packed`` and ``coded`` (by light) are what a frame takes as it
+is sent, in chunks with their headers. The curve ``jpeg`` is the rival of :mod:`benchmarks.jpeg_shots`: its row has
+scores and bytes under ``jpeg``, by quality and light.
 """
 
 from __future__ import annotations
@@ -21,20 +26,30 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
+from benchmarks.frame_bytes import sizes
+from benchmarks.jpeg_shots import score_jpegs, train_on_jpegs
 from benchmarks.machine import RESULTS, ROOT, commit, machine
 from models.vision.fit import DetectorSettings, evaluate
-from models.vision.shots import Shots, View
+from models.vision.shots import Shots, View, brightness
 from models.vision.tasks import CURVES, TASKS, TEST_SEED, CurveKind, train_detector, views
 from models.vision.train import LIGHTS
+from protocol.frame import frame_chunks
+from quantization.codebook import Codebook
 from quantization.gamma_image import ImageQuantizer, PaperQuantizer, PlaneQuantizer
+from quantization.raw import RawFrame
+
+Rival = CurveKind | Literal["jpeg"]
 
 FILE: Final = RESULTS / "detection.jsonl"
 CODEBOOKS: Final = ROOT / "runs" / "detection"
 CORE: Final = ("none", "linear-4", "log-4", "gamma-4", "gamma-2")
 """What every seed has before the rest."""
-MORE: Final = ("gamma-paper-4", "gamma-3", "linear-2", "gamma-paper-2")
+MORE: Final = ("jpeg", "gamma-paper-4", "gamma-3", "linear-2", "gamma-paper-2")
+WHOLE: Final[dict[str, Rival]] = {"none": "none", "jpeg": "jpeg"}
+"""Without a quantizer, so without a number of bits to choose."""
+WHOLE_BITS: Final = {"none": 12, "jpeg": 8}
 ARCHIVES: Final = {"penn_fudan": "penn_fudan.zip", "bccd": "bccd.zip"}
 
 
@@ -43,7 +58,7 @@ class Run:
     """One training and its tests."""
 
     task: str
-    curve: CurveKind
+    curve: Rival
     bits: int
     seed: int
 
@@ -51,6 +66,16 @@ class Run:
     def key(self) -> str:
         """Names the run, as a file name."""
         return "-".join(map(str, asdict(self).values()))
+
+    @property
+    def codebook(self) -> Path:
+        """Where its curve is kept, if it has one."""
+        return CODEBOOKS / f"{self.key}.bin"
+
+    @classmethod
+    def of(cls, row: dict[str, Any]) -> Run:
+        """The run that a stored row is of."""
+        return cls(row["task"], row["curve"], row["bits"], row["seed"])
 
 
 @lru_cache(maxsize=2)
@@ -61,6 +86,31 @@ def material(task: str, data: Path) -> tuple[list[View], list[View], tuple[str, 
     return *views(TASKS[task], pictures), pictures.classes
 
 
+@lru_cache(maxsize=len(LIGHTS))
+def tested_frames(task: str, data: Path, light: float) -> list[RawFrame]:
+    """The frames that all detectors of a task are tested on."""
+    train, test, _ = material(task, data)
+    shots = Shots(test, gain=brightness(train), seed=TEST_SEED)
+    return [shots.plain(index, light).frame for index in range(len(test))]
+
+
+def sent(frames: list[RawFrame], codebook: Codebook, *, compress: bool) -> dict[str, Any]:
+    """Bytes of frames as their chunks are sent, headers included."""
+    lengths = []
+    for frame in frames:
+        codes = frame.codes(frame.sensor.lookup(codebook))
+        chunks = frame_chunks(codes, codebook, cfa=frame.sensor.cfa, sequence=0, tick_ms=0, compress=compress)
+        lengths.append(sum(len(bytes(chunk)) for chunk in chunks))
+    return sizes(lengths, frames[0].counts.size)
+
+
+def frame_sizes(task: str, data: Path, codebook: Codebook) -> dict[str, Any]:
+    """What a row says of the bytes of its test frames."""
+    coded = {f"{light:g}": sent(tested_frames(task, data, light), codebook, compress=True) for light in LIGHTS}
+    # Plain packing takes the same of any frame.
+    return {"packed": sent(tested_frames(task, data, 1.0)[:1], codebook, compress=False), "coded": coded}
+
+
 def execute(run: Run, data: Path) -> dict[str, Any]:
     """Train and test; returns the row to store."""
     import torch
@@ -69,14 +119,22 @@ def execute(run: Run, data: Path) -> dict[str, Any]:
     started = time.monotonic()
     train, test, classes = material(run.task, data)
     settings = DetectorSettings(epochs=TASKS[run.task].epochs, seed=run.seed)
-    model, gain = train_detector(train, len(classes), run.curve, min(run.bits, 8), settings)
+    row: dict[str, Any] = {**asdict(run), "epochs": settings.epochs, "classes": classes, "pictures": len(test)}
+    if run.curve == "jpeg":
+        model, gain = train_on_jpegs(train, len(classes), settings)
+        row["jpeg"] = score_jpegs(model, test, gain, TEST_SEED)
+    else:
+        model, gain = train_detector(
+            train, len(classes), run.curve, min(run.bits, 8), settings, variation=TASKS[run.task].variation
+        )
+        shots = Shots(test, gain=gain, seed=TEST_SEED)
+        row["light"] = {f"{light:g}": asdict(evaluate(model, shots, light)) for light in LIGHTS}
     quantizer = model.quantizer
     if isinstance(quantizer, PlaneQuantizer):
-        CODEBOOKS.mkdir(parents=True, exist_ok=True)
-        quantizer.image_codebook().save(CODEBOOKS / f"{run.key}.bin")
-    shots = Shots(test, gain=gain, seed=TEST_SEED)
-    row: dict[str, Any] = {**asdict(run), "epochs": settings.epochs, "classes": classes, "pictures": len(test)}
-    row["light"] = {f"{light:g}": asdict(evaluate(model, shots, light)) for light in LIGHTS}
+        codebook = quantizer.image_codebook()
+        run.codebook.parent.mkdir(parents=True, exist_ok=True)
+        codebook.save(run.codebook)
+        row |= frame_sizes(run.task, data, codebook)
     if isinstance(quantizer, ImageQuantizer):
         row |= {name: getattr(quantizer, name).tolist() for name in ("gamma", "black", "range")}
     if isinstance(quantizer, PaperQuantizer):
@@ -89,15 +147,45 @@ def stored() -> list[dict[str, Any]]:
     return [json.loads(line) for line in FILE.read_text().splitlines()] if FILE.exists() else []
 
 
+def add_bytes(data: Path) -> None:
+    """Give rows without bytes those of their stored curve's codes."""
+    rows = stored()
+    for row in rows:
+        run = Run.of(row)
+        if run.curve in WHOLE or "coded" in row:
+            continue
+        if not run.codebook.exists():
+            print(f"{run.key}: there is no {run.codebook}")
+            continue
+        row |= frame_sizes(run.task, data, Codebook.load(run.codebook))
+        print(f"{run.key}: {row['coded']['1']['bytes_mean']:.0f} bytes a frame")
+    whole = FILE.with_suffix(".new")
+    whole.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    whole.replace(FILE)
+
+
 def runs(tasks: list[str], curves: list[str], seeds: range) -> Iterator[Run]:
     """Seed by seed, so that a stopped benchmark is balanced."""
     for seed in seeds:
         for task in tasks:
             for name in curves:
-                kind, _, bits = name.rpartition("-") if name != "none" else ("none", "", "12")
+                if name in WHOLE:
+                    yield Run(task, WHOLE[name], WHOLE_BITS[name], seed)
+                    continue
+                kind, _, bits = name.rpartition("-")
                 if kind not in CURVES:
-                    sys.exit(f"no curve {name!r}; known: none, or {', '.join(CURVES[1:])} with -<bits>")
+                    sys.exit(f"no curve {name!r}; known: {', '.join(WHOLE)}, or {', '.join(CURVES[1:])} with -<bits>")
                 yield Run(task, kind, int(bits), seed)
+
+
+def summary(row: dict[str, Any]) -> str:
+    """One line on a row."""
+    by_name = {f"quality {quality}, ": light for quality, light in row["jpeg"].items()} if "jpeg" in row else {}
+    scores = "; ".join(
+        name + ", ".join(f"light {light}: AP50 {one['ap50']:.3f}" for light, one in by_light.items())
+        for name, by_light in (by_name or {"": row["light"]}).items()
+    )
+    return f"{Run.of(row).key}: {scores} ({row['seconds']:.0f} s)"
 
 
 def main() -> None:
@@ -109,10 +197,14 @@ def main() -> None:
     parser.add_argument("--seeds", default="0-4", help="first-last, default %(default)s")
     parser.add_argument("--jobs", type=int, default=2, help="trainings at the same time, one core each")
     parser.add_argument("--list", action="store_true", help="show what is missing, run nothing")
+    parser.add_argument("--bytes", action="store_true", help="add bytes to rows without; not while others are added")
     arguments = parser.parse_args()
+    if arguments.bytes:
+        add_bytes(arguments.data)
+        return
     first, _, last = arguments.seeds.partition("-")
     wanted = runs(arguments.tasks.split(","), arguments.curves.split(","), range(int(first), int(last or first) + 1))
-    there = {Run(row["task"], row["curve"], row["bits"], row["seed"]) for row in stored()}
+    there = set(map(Run.of, stored()))
     missing = [run for run in wanted if run not in there]
     print(f"{len(missing)} runs to do")
     if arguments.list:
@@ -124,8 +216,7 @@ def main() -> None:
             row = future.result()
             with FILE.open("a") as file:
                 file.write(json.dumps(row) + "\n")
-            scores = ", ".join(f"light {light}: {one['ap50']:.3f}" for light, one in row["light"].items())
-            print(f"{pending[future].key}: AP {row['light']['1']['ap']:.3f}, AP50 {scores} ({row['seconds']:.0f} s)")
+            print(summary(row))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import tables
+from benchmarks import detection_tables, tables
 from benchmarks.accuracy import read
 from benchmarks.frontier import stored_settings
 from benchmarks.grid import base_rate
@@ -172,6 +172,11 @@ def bluetooth() -> str:
     return tables.rows(header, lines)
 
 
+def detection() -> list[dict[str, Any]]:
+    """Runs of detectors."""
+    return read(RESULTS / "detection.jsonl")
+
+
 def bandwidth() -> str:
     """The headline: what a second of one channel takes, at equal recognition."""
     return tables.headline(_load("frontier.json"), _load("lossless.json"), "sp_sw_har")
@@ -209,6 +214,13 @@ TABLES: dict[str, Callable[[], str]] = {
     "smoothing": smoothing,
     "wearers": wearers,
     "speed": speed,
+    "detection-penn_fudan": lambda: detection_tables.scores(detection(), "penn_fudan"),
+    "detection-bccd": lambda: detection_tables.scores(detection(), "bccd"),
+    "detection-differences": lambda: detection_tables.differences(detection()),
+    "detection-classes-bccd": lambda: detection_tables.by_class(detection(), "bccd"),
+    "detection-bytes": lambda: detection_tables.sizes(detection()),
+    "frame-coders": lambda: detection_tables.frame_coders(_load("frame_bytes.json")),
+    "frame-jpegs": lambda: detection_tables.frame_jpegs(_load("frame_bytes.json")),
 }
 
 

@@ -38,6 +38,7 @@ V = TypeVar("V", Truth, Detections)
 MAX_CAMERAS: Final = 256
 """Each may keep a frame in the queue, one for its preview and two that are not complete: some megabytes."""
 FORGET_NS: Final = 600_000_000_000
+PREVIEW_PATH: Final = "/cameras/"
 PREVIEW_NS: Final = 1_000_000_000
 """Between two previews of a camera."""
 REMEMBERED: Final = 32
@@ -141,6 +142,12 @@ class Cameras:
     def get(self, camera: str) -> Camera | None:
         """A camera that is known."""
         return self._cameras.get(camera)
+
+    def page(self, path: str) -> tuple[str, bytes] | None:
+        """The latest preview at ``/cameras/<id>.jpg``. May be called on any thread."""
+        camera = self._cameras.get(path.removeprefix(PREVIEW_PATH).removesuffix(".jpg"))
+        fits = path.startswith(PREVIEW_PATH) and path.endswith(".jpg")
+        return ("image/jpeg", camera.preview) if fits and camera is not None and camera.preview else None
 
     # -- messages in --------------------------------------------------------------------------------------------------
 

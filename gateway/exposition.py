@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Iterable
+import socket
+from collections.abc import AsyncIterator, Callable, Iterable
+from socketserver import ThreadingMixIn
 from threading import Thread
-from typing import Final, TypeVar
-from wsgiref.simple_server import WSGIServer
+from typing import TYPE_CHECKING, Final, TypeVar
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
 from gateway.histogram import Histogram
 from quantization.errors import GammawearError
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIEnvironment
 
 logger = logging.getLogger(__name__)
 
@@ -55,22 +60,66 @@ def _filled(family: _Family, rows: Rows) -> _Family:
     return family
 
 
+Page = tuple[str, bytes]
+"""Content type and content."""
+
+
 @contextlib.asynccontextmanager
-async def serving_metrics(registry: CollectorRegistry, address: str, port: int) -> AsyncIterator[int]:
-    """Serve ``/metrics`` on a thread of its own; gives the port, which with ``port=0`` is a free one.
+async def serving_metrics(
+    registry: CollectorRegistry,
+    address: str,
+    port: int,
+    page: Callable[[str], Page | None] = lambda _: None,
+) -> AsyncIterator[int]:
+    """Serve ``/metrics`` on threads of their own; gives the port, which with ``port=0`` is a free one.
+
+    Args:
+        registry: what to serve.
+        address: to listen on.
+        port: likewise.
+        page: what there is at any other path, if anything; called on a server's thread.
 
     Raises:
         MetricsServerError: the address cannot be used.
     """
+    metrics = make_wsgi_app(registry)
+
+    def serve(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        path = environ.get("PATH_INFO", "")
+        if path in ("", "/", "/metrics"):
+            return metrics(environ, start_response)
+        found = page(path) if environ.get("REQUEST_METHOD") in ("GET", "HEAD") else None
+        content_type, content = found or ("text/plain", b"nothing is here\n")
+        status = "200 OK" if found else "404 Not Found"
+        headers = [("Content-Type", content_type), ("Content-Length", str(len(content))), ("Cache-Control", "no-store")]
+        start_response(status, headers)
+        return [] if environ.get("REQUEST_METHOD") == "HEAD" else [content]
+
+    kind: type[_Server] = _ServerOnSix if ":" in address else _Server
     try:
-        server, thread = start_http_server(port, address, registry=registry)
+        server = make_server(address, port, serve, kind, _Quiet)
     except OSError as error:
         raise MetricsServerError(f"metrics cannot be served on {address}:{port}: {error.strerror}") from error
+    thread = Thread(target=server.serve_forever, name="metrics", daemon=True)
+    thread.start()
     logger.info("metrics on http://%s:%d/metrics", address, server.server_port)
     try:
         yield server.server_port
     finally:
         await asyncio.to_thread(_close, server, thread)
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class _ServerOnSix(_Server):
+    address_family = socket.AF_INET6
+
+
+class _Quiet(WSGIRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name in the standard library
+        """A scrape every few seconds is nothing to write home about."""
 
 
 def _close(server: WSGIServer, thread: Thread) -> None:

@@ -201,7 +201,8 @@ class Gateway:
         if port is None:
             yield
             return
-        async with serving_metrics(self.registry, self.settings.metrics_address, port) as self.metrics_port:
+        serving = serving_metrics(self.registry, self.settings.metrics_address, port, self.cameras.page)
+        async with serving as self.metrics_port:
             try:
                 yield
             finally:

@@ -86,7 +86,8 @@ class ImageQuantizer(_LearnedPlanes):
             raise CodebookError(f"bits must be 1 to {MAX_BITS}, not {bits}")
         start = torch.tensor(gamma, dtype=torch.float32)
         ranges = torch.tensor(white, dtype=torch.float32)
-        if not bool(((start > 1 / GAMMA_LIMIT) & (start < GAMMA_LIMIT)).all()) or not bool((ranges > 0).all()):
+        fits = (start > 1 / GAMMA_LIMIT) & (start < GAMMA_LIMIT) & (ranges > 0) & torch.isfinite(ranges)
+        if not bool(fits.all()):
             raise CodebookError(f"γ {gamma} or ranges {white} that no curve can start from")
         self.bits = bits
         limit = math.log(GAMMA_LIMIT)

@@ -149,11 +149,11 @@ class RawFrame:
         if factor == 1:
             return self
         planes = to_planes(self.counts, self.sensor.cfa)
-        height, width = planes.shape[1] // factor, planes.shape[2] // factor
+        height, width = (side // max(1, factor) for side in planes.shape[1:])
         if not (factor >= 1 and height and width):
             raise FrameError("size", f"{self.counts.shape[1]} × {self.counts.shape[0]} cannot be binned by {factor}")
         cut = planes[:, : height * factor, : width * factor]
-        sums = cut.reshape(4, height, factor, width, factor).sum(axis=(2, 4), dtype=np.uint32)
+        sums = cut.reshape(4, height, factor, width, factor).sum(axis=(2, 4), dtype=np.uint64)
         means = ((2 * sums + factor**2) // (2 * factor**2)).astype(np.uint16)
         return RawFrame(to_mosaic(means, self.sensor.cfa), self.sensor, self.exposure_us)
 

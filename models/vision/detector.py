@@ -50,7 +50,8 @@ class DetectorConfig:
 
     def __post_init__(self) -> None:
         fits = (
-            1 <= self.classes <= MAX_CLASSES
+            all(isinstance(size, int) for size in (self.classes, *self.widths, *self.blocks, self.head))
+            and 1 <= self.classes <= MAX_CLASSES
             and (len(self.widths), len(self.blocks)) == (4, 4)
             and all(4 <= width <= 512 for width in self.widths)
             and all(1 <= blocks <= 8 for blocks in self.blocks)
@@ -71,9 +72,9 @@ class DetectorConfig:
             BundleError: a field is missing, unknown or out of range.
         """
         try:
-            lists = {name: tuple(map(int, fields[name])) for name in ("widths", "blocks")}
+            lists = {name: tuple(fields[name]) for name in ("widths", "blocks")}
             return cls(**{**fields, **lists})
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
+        except (KeyError, TypeError) as error:
             raise BundleError(f"not a detector's sizes: {error!r}") from error
 
 

@@ -28,14 +28,27 @@ OVERSAMPLED: Final = 1.5
 """Views are kept at this multiple of a mosaic's size: a window may zoom in without blur."""
 SENSOR: Final = CameraSensor("unprocessed", Cfa.RGGB)
 """12 bits, black at 0: what pictures are turned into."""
-EXPOSURES: Final = (0.55, 1.8)
-"""Training varies the exposure between these, evenly on a logarithmic scale."""
 DUSK: Final = (0.1, 0.55)
-DUSK_SHARE: Final = 1 / 3
-"""Of the shots in training, so many are between these instead: cameras are also used after sunset."""
-ZOOMS: Final = (0.7, 1.4)
+"""Exposures of shots at dusk, relative to real RAW in ordinary light."""
 LEAST_VISIBLE: Final = 0.3
 """A window keeps the box of an object if so much of it is inside."""
+
+
+@dataclass(frozen=True)
+class Variation:
+    """How shots differ in training, but for camera and noise, which always do.
+
+    Args:
+        exposures: between these, evenly on a logarithmic scale.
+        dusk_share: of the shots, so many are at :data:`DUSK` instead: cameras are also used after sunset.
+        zooms: size of the scene, between these, likewise.
+        shift: of the window's centre, at most, as a share of the scene's sides.
+    """
+
+    exposures: tuple[float, float] = (0.55, 1.8)
+    dusk_share: float = 1 / 3
+    zooms: tuple[float, float] = (0.7, 1.4)
+    shift: float = 0.25
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,33 +118,45 @@ class Shots:
         views: what to photograph.
         gain: of every exposure: :func:`brightness` of the training set.
         seed: of everything random.
+        variation: in training.
         width: of the mosaics, photosites.
         height: likewise.
     """
 
     def __init__(
-        self, views: Sequence[View], *, gain: float, seed: int, width: int = WIDTH, height: int = HEIGHT
+        self,
+        views: Sequence[View],
+        *,
+        gain: float,
+        seed: int,
+        variation: Variation | None = None,
+        width: int = WIDTH,
+        height: int = HEIGHT,
     ) -> None:
         self.views = list(views)
         self._gain = gain
         self._seed = seed
+        self._variation = variation or Variation()
         self._width = width
         self._height = height
 
     def describe(self) -> list[float]:
         """What tells these shots from others."""
         sums = [float(view.linear.sum(dtype=float) + view.boxes.sum(dtype=float)) for view in self.views]
-        return [self._seed, self._gain, self._width, self._height, *sums]
+        varied = self._variation
+        how = [*varied.exposures, varied.dusk_share, *varied.zooms, varied.shift]
+        return [self._seed, self._gain, self._width, self._height, *how, *sums]
 
     def varied(self, index: int, epoch: int) -> Shot:
         """A view as training sees it in one epoch: another window, camera, exposure and noise each time."""
         rng = np.random.default_rng([self._seed, 1, epoch, index])
         view = self.views[index]
         camera = view.camera and Camera.draw(rng)
-        exposures = DUSK if rng.random() < DUSK_SHARE else EXPOSURES
+        varied = self._variation
+        exposures = DUSK if rng.random() < varied.dusk_share else varied.exposures
         exposure = float(np.exp(rng.uniform(*np.log(exposures))))
-        zoom = float(np.exp(rng.uniform(*np.log(ZOOMS))))
-        offset = rng.uniform(-1, 1, 2) * 0.25
+        zoom = float(np.exp(rng.uniform(*np.log(varied.zooms))))
+        offset = rng.uniform(-varied.shift, varied.shift, 2)
         return self._shoot(view, camera, exposure, rng, zoom=zoom, offset=offset, flip=bool(rng.integers(2)))
 
     def plain(self, index: int, light: float = 1.0) -> Shot:

@@ -15,7 +15,7 @@ from models.vision.detector import Detector, DetectorConfig
 from models.vision.fit import DetectorFit, DetectorSettings, JointDetector
 from models.vision.penn_fudan import PENN_FUDAN
 from models.vision.pictures import Picture, PictureSet, PublishedPictures
-from models.vision.shots import Shots, View, brightness, view_of
+from models.vision.shots import Shots, Variation, View, brightness, view_of
 from quantization.errors import TrainingError
 from quantization.gamma_image import (
     FixedPlanes,
@@ -35,6 +35,9 @@ _SHUFFLE: Final = 2024
 """Seed of the fixed split."""
 _FIXED_TRAIN: Final = 120
 
+MICROSCOPE: Final = Variation(dusk_share=0.0, zooms=(0.85, 1.4))
+"""It has a lamp, and one magnification."""
+
 Split = tuple[list[Picture], list[Picture]]
 """Training and test pictures."""
 
@@ -52,6 +55,7 @@ class DetectionTask:
         published: the data set.
         protocol: the split, in words.
         epochs: of training.
+        variation: of the shots in training.
         split: gives training and test pictures.
     """
 
@@ -59,6 +63,7 @@ class DetectionTask:
     published: PublishedPictures
     protocol: str
     epochs: int
+    variation: Variation
     split: Callable[[PictureSet], Split] = field(repr=False)
 
 
@@ -79,9 +84,11 @@ def _as_published(pictures: PictureSet) -> Split:
 TASKS: Final = {
     task.name: task
     for task in (
-        DetectionTask("penn_fudan", PENN_FUDAN, "120 pictures train, the other 50 test", 120, _fixed),
-        DetectionTask("penn_fudan_campus", PENN_FUDAN, "Penn's 96 train, Fudan's 74 test", 120, _by_campus),
-        DetectionTask("bccd", BCCD, "as published: 205 train, 87 (val) test", 30, _as_published),
+        DetectionTask("penn_fudan", PENN_FUDAN, "120 pictures train, the other 50 test", 120, Variation(), _fixed),
+        DetectionTask(
+            "penn_fudan_campus", PENN_FUDAN, "Penn's 96 train, Fudan's 74 test", 120, Variation(), _by_campus
+        ),
+        DetectionTask("bccd", BCCD, "as published: 205 train, 87 (val) test", 60, MICROSCOPE, _as_published),
     )
 }
 
@@ -125,6 +132,7 @@ def train_detector(
     bits: int,
     settings: DetectorSettings,
     *,
+    variation: Variation | None = None,
     checkpoint: Path | None = None,
     report: Callable[[int, float], None] = lambda _epoch, _loss: None,
 ) -> tuple[JointDetector, float]:
@@ -134,7 +142,7 @@ def train_detector(
         It, and the gain that brings its training set to the mean light of real RAW (:func:`brightness`).
     """
     gain = brightness(train)
-    shots = Shots(train, gain=gain, seed=settings.seed)
+    shots = Shots(train, gain=gain, seed=settings.seed, variation=variation)
     torch.manual_seed(settings.seed)
     model = JointDetector(make_quantizer(kind, bits, shots), Detector(DetectorConfig(classes)))
     return DetectorFit(model, shots, settings, checkpoint).run(report), gain

@@ -14,7 +14,7 @@ import numpy as np
 from models.vision.bundle import DetectionScores, DetectorBundle, PictureCard, assemble, rounded, save_detector
 from models.vision.fit import DetectorSettings, JointDetector, detect, evaluate
 from models.vision.precision import best_threshold
-from models.vision.shots import HEIGHT, WIDTH, Shots, View
+from models.vision.shots import HEIGHT, WIDTH, Shots, Variation, View
 from models.vision.tasks import TEST_SEED, CurveKind, train_detector
 from protocol.frame import frame_chunks
 from quantization.errors import TrainingError
@@ -41,6 +41,7 @@ class DetectorData:
         citation: how its authors want to be cited.
         protocol: the split, in words.
         classes: names.
+        variation: of the shots in training.
         train: views.
         test: views that training never sees.
     """
@@ -51,6 +52,7 @@ class DetectorData:
     citation: str
     protocol: str
     classes: tuple[str, ...]
+    variation: Variation
     train: list[View]
     test: list[View]
 
@@ -79,7 +81,14 @@ def train_detector_bundle(
         raise TrainingError("a bundle needs a quantizer: none is for comparisons")
     checkpoint = out / f".{name}@{version}.safetensors"
     model, gain = train_detector(
-        data.train, len(data.classes), kind, bits, settings, checkpoint=checkpoint, report=report
+        data.train,
+        len(data.classes),
+        kind,
+        bits,
+        settings,
+        variation=data.variation,
+        checkpoint=checkpoint,
+        report=report,
     )
     rounded(model.detector)
     quantizer = model.quantizer
@@ -105,7 +114,7 @@ def train_detector_bundle(
             test_pictures=len(data.test),
         ),
         "scores": _scores(model, quantizer, shots, data.classes),
-        "training": {"quantizer": kind, "bits": bits, "gain": gain, **asdict(settings)},
+        "training": {"quantizer": kind, "bits": bits, "gain": gain, **asdict(settings), **asdict(data.variation)},
     }
     bundle = assemble(manifest, codebook=quantizer.image_codebook(), network=model.detector)
     folder = save_detector(out, bundle)
