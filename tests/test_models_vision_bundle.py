@@ -28,6 +28,7 @@ from models.vision.bundle import (
     PictureCard,
     assemble,
     load_detector,
+    rounded,
     save_detector,
 )
 from models.vision.detector import Detector, DetectorConfig
@@ -71,7 +72,7 @@ def made(
         ),
         "training": {"quantizer": "gamma", "epochs": 0},
     }  # fmt: skip
-    return assemble(manifest | more, codebook=book or CURVE.image_codebook(), network=network)
+    return assemble(manifest | more, codebook=book or CURVE.image_codebook(), network=rounded(network))
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +109,7 @@ def test_what_is_saved_is_what_is_loaded(tmp_path, cfa):
     ]  # fmt: skip
     loaded = load_detector(folder)
     assert loaded.reference == "eye@1"
-    assert loaded.manifest == bundle.manifest
+    assert loaded.manifest.model_dump_json() == bundle.manifest.model_dump_json()
     assert loaded.codebook == bundle.codebook
     assert not loaded.network.training
     codes = codes_of(bundle.codebook, cfa)
@@ -133,6 +134,14 @@ def test_a_bundle_sees_what_training_saw(cfa):
     found = bundle.maps(codes_of(bundle.codebook, cfa), cfa)
     for ours, theirs in zip(found, expected, strict=True):
         assert torch.allclose(ours, theirs, atol=1e-4)
+
+
+def test_what_is_less_sure_than_the_threshold_is_left_out():
+    everything = made().detect(codes_of(CURVE.image_codebook()), Cfa.RGGB).scores
+    threshold = float(everything.sort().values[len(everything) // 2])
+    less = made(threshold=threshold).detect(codes_of(CURVE.image_codebook()), Cfa.RGGB).scores
+    assert less.tolist() == everything[everything >= threshold].tolist()
+    assert 0 < len(less) < len(everything)
 
 
 def test_the_card_says_what_the_bundle_knows(shelf):

@@ -1,4 +1,4 @@
-"""Joint training of detectors: it learns, goes on to the bit where it stopped, and is particular about its checkpoint."""
+"""Joint training of detectors: it learns, is resumable to the bit, and is particular about its checkpoint."""
 
 import json
 from dataclasses import replace
@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from models.vision.detector import Detector, DetectorConfig
 from models.vision.fit import DetectorFit, DetectorSettings, JointDetector, detect, evaluate, light_of
-from models.vision.shots import Shots, View
+from models.vision.shots import Shots, Variation, View
 from quantization.errors import TrainingError
 from quantization.gamma_image import (
     FixedPlanes,
@@ -44,8 +44,8 @@ def views(seed: int = 0, n: int = 4) -> list[View]:
     return made
 
 
-def shots(seed: int = 3, *, of: list[View] | None = None, gain: float = 0.9, size: int = 64) -> Shots:
-    return Shots(of or views(), gain=gain, seed=seed, width=size, height=size)
+def shots(seed: int = 3, *, of: list[View] | None = None, size: int = 64, **more: object) -> Shots:
+    return Shots(of or views(), **({"gain": 0.9, "seed": seed, "width": size, "height": size} | more))
 
 
 def curve(bits: int = 3, gamma: float = 0.5) -> ImageQuantizer:
@@ -143,6 +143,20 @@ def test_what_comes_back_is_the_average_not_the_last_step():
         assert torch.isfinite(buffer).all(), name
 
 
+def test_the_learning_rate_rises_and_falls_over_all_epochs():
+    """The quantizer's with it, at its own multiple."""
+    run = fit(settings=replace(SETTINGS, epochs=20))
+    rates: list[tuple[float, float]] = []
+    run.run(lambda _epoch, _loss: rates.append(tuple(group["lr"] for group in run._optimizer.param_groups)))
+    network, quantizer = np.array(rates).T
+    assert quantizer == pytest.approx(SETTINGS.quantizer_rate * network)
+    assert network[0] < network.max() <= SETTINGS.learning_rate
+    assert network.max() > 0.9 * SETTINGS.learning_rate
+    assert network.argmax() < 5
+    assert (np.diff(network[5:]) < 0).all()
+    assert network[-1] < 1e-3 * SETTINGS.learning_rate
+
+
 def test_another_seed_is_another_run():
     assert not same(fit().run(), fit(settings=replace(SETTINGS, seed=4), shots=shots(4)).run())
 
@@ -172,6 +186,7 @@ OTHERS = {
     "fewer views": {"shots": shots(of=views()[:3])},
     "gain": {"shots": shots(gain=0.5)},
     "size": {"shots": shots(size=32)},
+    "variation": {"shots": shots(variation=Variation(shift=0.1))},
     "seed of the shots": {"shots": shots(5)},
 }
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from models.vision.detector import Detections
-from models.vision.precision import average_precision
+from models.vision.precision import average_precision, best_threshold
 
 BOXES = np.array([[10, 10, 50, 60], [80, 20, 120, 90], [5, 70, 45, 110]], dtype=np.float32)
 LABELS = np.array([0, 1, 0])
@@ -47,6 +47,14 @@ def test_boxes_that_are_a_little_off_count_where_little_is_asked():
 def test_boxes_that_are_elsewhere_count_nowhere():
     precision = average_precision(TRUTHS, moved(300.0), 2)
     assert (precision.ap, precision.ap50, precision.ap50_by_class) == (0.0, 0.0, (0.0, 0.0))
+
+
+@pytest.mark.parametrize(("right", "score"), [(3, 1.0), (4, 0.0)])
+def test_half_of_both_together_must_be_shared(right, score):
+    """Ten by ten, three to the right: 7 of 13; four: 6 of 14."""
+    box = np.array([[10, 10, 20, 20]], dtype=np.float32)
+    beside = box + np.array([right, 0, right, 0], dtype=np.float32)
+    assert average_precision([(box, LABELS[:1])], [found(beside, [0])], 1).ap50 == pytest.approx(score)
 
 
 def test_nothing_found():
@@ -98,3 +106,49 @@ def test_missing_one_of_three_is_two_thirds():
 def test_it_says_nothing(capsys):
     average_precision(TRUTHS, moved(0.0), 2)
     assert capsys.readouterr() == ("", "")
+
+
+def by_hand(truths: list, detections: list[Detections], threshold: float) -> float:
+    """F1 of what is at least as sure, in plain Python."""
+    hits = alarms = 0
+    for (boxes, labels), one in zip(truths, detections, strict=True):
+        free = list(range(len(boxes)))
+        for box, label, score in zip(one.boxes.tolist(), one.labels.tolist(), one.scores.tolist(), strict=True):
+            if score < threshold:
+                continue
+            overlap = {}
+            for k in free:
+                left, top, right, bottom = boxes[k].tolist()
+                shared = max(0, min(right, box[2]) - max(left, box[0])) * max(0, min(bottom, box[3]) - max(top, box[1]))
+                union = (right - left) * (bottom - top) + (box[2] - box[0]) * (box[3] - box[1]) - shared
+                overlap[k] = shared / union if labels[k] == label else 0.0
+            best = max(overlap, key=lambda k: overlap[k], default=None)
+            if best is not None and overlap[best] >= 0.5:
+                hits += 1
+                free.remove(best)
+            else:
+                alarms += 1
+    return 2 * hits / (hits + alarms + sum(len(labels) for _, labels in truths))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_threshold_is_that_of_the_best_f1(seed):
+    rng = np.random.default_rng(seed)
+    detections = []
+    for boxes, labels in TRUTHS:
+        elsewhere = rng.uniform([0, 0, 61, 61], [60, 60, 120, 120], (4, 4))
+        near = np.concatenate([boxes + rng.normal(0, 4, boxes.shape), boxes + rng.normal(0, 2, boxes.shape), elsewhere])
+        kinds = [*labels.tolist(), *labels.tolist(), *rng.integers(0, 2, 4).tolist()]
+        scores = np.concatenate([rng.uniform(0.3, 1, 2 * len(boxes)), rng.uniform(0, 0.8, 4)])
+        order = np.argsort(-scores)
+        detections.append(found(near[order], np.array(kinds)[order], scores[order]))
+    best = best_threshold(TRUTHS, detections)
+    every = sorted({score for one in detections for score in one.scores.tolist()})
+    assert best in every
+    assert by_hand(TRUTHS, detections, best) == pytest.approx(max(by_hand(TRUTHS, detections, one) for one in every))
+
+
+def test_the_threshold_leaves_out_what_is_wrong():
+    alarm = found(np.array([[200, 200, 240, 240]]), [0], [0.3])
+    assert best_threshold(TRUTHS, [*moved(0.0)[:2], alarm]) == pytest.approx(0.5)
+    assert 0 < best_threshold(TRUTHS, [NOTHING] * 3) < 1

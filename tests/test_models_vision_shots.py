@@ -8,7 +8,19 @@ import pytest
 import torch
 
 from models.vision.pictures import Picture
-from models.vision.shots import DUSK, DUSK_SHARE, EXPOSURES, HEIGHT, OVERSAMPLED, SENSOR, WIDTH, Shot, Shots, View, brightness, view_of
+from models.vision.shots import (
+    DUSK,
+    HEIGHT,
+    OVERSAMPLED,
+    SENSOR,
+    WIDTH,
+    Shot,
+    Shots,
+    Variation,
+    View,
+    brightness,
+    view_of,
+)
 from models.vision.unprocess import REAL_MEAN
 from quantization.raw import CameraSensor, Cfa, RawFrame, to_planes
 
@@ -25,8 +37,13 @@ def view(
     return View(name, linear, np.array([box], dtype=np.float32), np.array([2]), None)
 
 
-def shots(*views: View, seed: int = 4, gain: float = 0.9, width: int = 128, height: int = 96) -> Shots:
-    return Shots(views or [view()], gain=gain, seed=seed, width=width, height=height)
+VARIED = Variation(exposures=(0.5, 1.2), dusk_share=0.25, zooms=(0.7, 1.4), shift=0.25)
+
+
+def shots(*views: View, variation: Variation = VARIED, **more: float) -> Shots:
+    return Shots(
+        views or [view()], variation=variation, **({"gain": 0.9, "seed": 4, "width": 128, "height": 96} | more)
+    )
 
 
 def same(a: Shot, b: Shot) -> bool:
@@ -102,6 +119,13 @@ def test_a_whole_view_fills_the_mosaic_and_is_centred():
     assert counts[:14].mean() < 0.1 * counts[20:76].mean(), "around the view is no light"
 
 
+def test_the_views_edges_are_where_they_are():
+    """Four photosites to a pixel: half a pixel too much at the edge would be two of them."""
+    shot = shots(view((2, 2, 30, 22), (32, 24))).plain(0)
+    assert shot.boxes[0] == pytest.approx([8, 8, 120, 88])
+    assert bright_box(shot) == pytest.approx([8, 8, 120, 88], abs=1.01)
+
+
 @pytest.mark.parametrize(("left", "kept"), [(-0.9, False), (-0.1, True)])
 def test_objects_leave_with_the_window(left, kept):
     """The box begins at the view's left edge; the window at another share of the box's width."""
@@ -147,14 +171,48 @@ def test_light_scales_what_the_sensor_sees():
     assert shots(scene, gain=0.3).plain(0).frame.counts[10:-10, 10:-10].mean() == pytest.approx(615, rel=0.02)
 
 
+STILL = Variation(exposures=(1.0, 1.0), dusk_share=0.0, zooms=(1.0, 1.0), shift=0.0)
+
+
 def test_training_sees_day_and_dusk():
     scene = View("v", np.full((72, 96, 3), 0.2, np.float32), np.zeros((0, 4), np.float32), np.zeros(0, int), None)
-    taken = shots(scene, gain=1.0, width=32, height=24)
-    means = [np.quantile(taken.varied(0, epoch).planes, 0.75) / 0.2 for epoch in range(150)]
-    # Noise of a quantile: a good part of an exposure more or less.
-    assert DUSK[0] / 2 < min(means) < 0.7 * DUSK[1]
-    assert 0.8 * EXPOSURES[1] < max(means) < 1.4 * EXPOSURES[1]
-    assert np.mean(np.array(means) < DUSK[1]) == pytest.approx(DUSK_SHARE, abs=0.15)
+
+    def exposures(variation: Variation) -> np.ndarray:
+        taken = shots(scene, gain=1.0, width=32, height=24, variation=variation)
+        return np.array([taken.varied(0, epoch).planes.mean() / 0.2 for epoch in range(150)])
+
+    day = exposures(replace(STILL, exposures=(0.7, 1.4)))
+    assert 0.65 < day.min() < 0.75
+    assert 1.3 < day.max() < 1.45
+    assert np.median(day) == pytest.approx(np.sqrt(0.7 * 1.4), rel=0.12), "even on a logarithmic scale"
+    dusk = exposures(replace(STILL, dusk_share=1.0))
+    assert 0.7 * DUSK[0] < dusk.min() < 1.3 * DUSK[0]
+    assert 0.9 * DUSK[1] < dusk.max() < 1.1 * DUSK[1]
+    some = exposures(replace(STILL, dusk_share=0.25))
+    assert np.mean(some < 0.8) == pytest.approx(0.25, abs=0.1)
+
+
+def test_without_variation_training_sees_the_whole_view_and_its_mirror():
+    taken = shots(view(), variation=STILL)
+    left, top, right, bottom = taken.plain(0).boxes[0].tolist()
+    seen = {tuple(taken.varied(0, epoch).boxes[0].tolist()) for epoch in range(12)}
+    assert seen == {(left, top, right, bottom), (128 - right, top, 128 - left, bottom)}
+
+
+@pytest.mark.parametrize("zoom", [0.6, 1.3])
+def test_zoom_and_shift_are_those_of_the_variation(zoom):
+    one = shots(view(), variation=replace(STILL, zooms=(zoom, zoom), shift=0.1))
+    whole = one.plain(0).boxes[0]
+    middles = []
+    for epoch in range(60):
+        left, top, right, bottom = one.varied(0, epoch).boxes[0].tolist()
+        assert right - left == pytest.approx(zoom * (whole[2] - whole[0]), rel=1e-4)
+        assert bottom - top == pytest.approx(zoom * (whole[3] - whole[1]), rel=1e-4)
+        middles.append((top + bottom) / 2)
+    # A tenth of the scene's 96 photosites to both sides of where the zoom alone takes it.
+    shifted = np.array(middles) - (48 + zoom * ((whole[1] + whole[3]) / 2 - 48))
+    assert 8.0 * zoom < np.abs(shifted).max() <= 9.6 * zoom + 1e-3
+    assert shifted.min() < 0 < shifted.max()
 
 
 def test_planes_are_light_above_each_positions_black():
@@ -220,4 +278,5 @@ def test_what_tells_shots_apart():
     one = shots().describe()
     assert one == shots().describe()
     others = [shots(seed=5), shots(gain=0.8), shots(width=64), shots(height=64), shots(view((30, 24, 60, 41)))]
+    others += [shots(variation=replace(VARIED, **{name: value})) for name, value in vars(STILL).items()]
     assert all(other.describe() != one for other in others)

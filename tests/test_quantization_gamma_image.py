@@ -105,6 +105,17 @@ def test_every_code_can_be_reached_and_its_level_has_it(kind, bits):
         assert np.array_equal(book.encode_physical(book.levels.T), np.repeat(np.arange(2**bits)[:, None], 3, axis=1))
 
 
+@pytest.mark.parametrize("kind", ["linear", "log", "paper", "ours"])
+def test_a_code_begins_exactly_at_its_threshold(kind):
+    """In float64: of float32, two in three of these would fall on one side."""
+    for curve in of_kind(kind, 6):
+        edges = curve.thresholds().detach()[[0, 1, 1, 2]]
+        below = torch.nextafter(edges, torch.full_like(edges, -math.inf))
+        expected = torch.arange(63).expand(4, -1)
+        assert torch.equal(curve.codes(below[None, :, None])[0, :, 0], expected)
+        assert torch.equal(curve.codes(edges[None, :, None])[0, :, 0], expected + 1)
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_at_the_ends_of_the_range_are_the_first_and_the_last_code(seed):
     curve = learned(4, seed)

@@ -35,8 +35,8 @@ _SHUFFLE: Final = 2024
 """Seed of the fixed split."""
 _FIXED_TRAIN: Final = 120
 
-MICROSCOPE: Final = Variation(dusk_share=0.0, zooms=(0.85, 1.4))
-"""It has a lamp, and one magnification."""
+MICROSCOPE: Final = Variation(zooms=(0.85, 1.4))
+"""It has one magnification."""
 
 Split = tuple[list[Picture], list[Picture]]
 """Training and test pictures."""
