@@ -351,6 +351,25 @@ def show_bundle(
         _NOTES.print(f"curves: {curve_picture(bundle.codebook, picture)}")
 
 
+@bundles_app.command("export")
+def export_bundle(
+    name: Annotated[str, typer.Argument(help="Name, name@version or folder of a detector.")],
+    onnx: Annotated[Path, typer.Option(help="File to write.")],
+    width: Annotated[int | None, typer.Option(help="Photosites of a frame; as trained if absent.")] = None,
+    height: Annotated[int | None, typer.Option(help="Likewise.")] = None,
+    bundles: Annotated[Path, typer.Option(help="Where your own bundles are.")] = Path("runs"),
+) -> None:
+    """Write a detector's network as ONNX, for frames of one size.
+
+    Example: gammawear bundles export street --onnx street.onnx
+    """
+    from models.vision.onnx_export import export_onnx
+
+    bundle = load_detector(name, (bundles, SHIPPED_DETECTORS))
+    trained = bundle.manifest
+    typer.echo(export_onnx(bundle, onnx, width=width or trained.width, height=height or trained.height))
+
+
 def _any_bundle(name: str, folder: Path) -> Bundle | DetectorBundle:
     """A detector by its name or its folder, else a bundle of activities."""
     known = [one for root in (SHIPPED_DETECTORS, folder) for one in bundle_folders(root, DETECTOR)]
