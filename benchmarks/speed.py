@@ -31,6 +31,7 @@ from rich.table import Table
 import quantization
 from benchmarks.machine import RESULTS, commit, machine
 from benchmarks.speed_fleets import describe, measure_fleets
+from benchmarks.speed_frames import measure_frames
 from benchmarks.timing import FULL, QUICK, Results, Size, best_s
 from device_emulator.device import Device, shared_encoder
 from device_emulator.source import Source
@@ -40,6 +41,7 @@ from gateway.bundles import BundleStore
 from gateway.pipeline import Pipeline
 from models.bundle import SHIPPED, Bundle, load_bundle
 from models.har import HarConfig, build
+from models.vision.bundle import load_detector
 from protocol.packet import MAX_PAYLOAD_BYTES, MAX_SAMPLES, Packet, _crc8, encode_longest
 from protocol.topics import Kind, topic
 from quantization import rangecoder
@@ -245,6 +247,7 @@ def run(size: Size, notes: Console) -> Results:
         for bundle in bundles:
             measure_pipeline(results, bundle, size)
         measure_inference(results, bundles, size)
+        measure_frames(results, load_detector("street"), size)
         if find_mosquitto() is not None:
             asyncio.run(measure_fleets(results, [bundles[0], *bundles[2:]], size))
         else:

@@ -24,14 +24,25 @@ from torch import Tensor, nn
 
 from quantization.codebook import MAX_BITS, Codebook
 from quantization.errors import CodebookError
-from quantization.gamma import EPSILON, GAMMA_LIMIT, FixedQuantizer, LearnedQuantizer, Quantizer
+from quantization.gamma import EPSILON, FixedQuantizer, LearnedQuantizer, Quantizer
 from quantization.imu import Floats
 from quantization.raw import COLOURS, FRAME_RATE_HZ, PLANES
 
 LEAST_GAMMA: Final = 0.05
 """Where the published form's γ stops. It has no bound of its own, and a negative γ would turn the curve round."""
-_START: Final = (0.25, 1.0)
+_STARTS: Final = np.linspace(0.25, 1.0, 151)
 """The γ that training may start from."""
+MIDDLE_GAMMA: Final = 0.5
+GAMMA_LIMIT: Final = 4.0
+"""γ stays within 1/8 .. 2: a quarter and four times of the middle."""
+BLACK_LIMIT: Final = 0.125
+"""The black point stays within this share of the range, on either side of black."""
+MIDDLE_RANGE: Final = 0.7
+RANGE_LIMIT: Final = 2.5
+"""The range stays within 0.28 .. 1.75 of where it starts: brighter light than training has is rare.
+
+Together the three bounds leave light in several codes, whatever training asks for: once all light is in one code,
+nothing pulls a curve back."""
 
 
 class PlaneQuantizer(Quantizer):
@@ -86,16 +97,16 @@ class ImageQuantizer(_LearnedPlanes):
             raise CodebookError(f"bits must be 1 to {MAX_BITS}, not {bits}")
         start = torch.tensor(gamma, dtype=torch.float32)
         ranges = torch.tensor(white, dtype=torch.float32)
-        fits = (start > 1 / GAMMA_LIMIT) & (start < GAMMA_LIMIT) & (ranges > 0) & torch.isfinite(ranges)
+        relative = start / MIDDLE_GAMMA
+        fits = (relative > 1 / GAMMA_LIMIT) & (relative < GAMMA_LIMIT) & (ranges > 0) & torch.isfinite(ranges)
         if not bool(fits.all()):
             raise CodebookError(f"γ {gamma} or ranges {white} that no curve can start from")
         self.bits = bits
-        limit = math.log(GAMMA_LIMIT)
         self.register_buffer("initial_range", ranges)
-        # On logarithmic or relative scales, as for motion: one learning rate fits, and none can run off or die.
-        self.gamma_raw = nn.Parameter(limit * torch.atanh(torch.log(start) / limit))
+        # On logarithmic or relative scales, as for motion, so that one learning rate fits; all within smooth bounds.
+        self.gamma_raw = nn.Parameter(_unbounded(relative, GAMMA_LIMIT))
         self.black_raw = nn.Parameter(torch.zeros(3))
-        self.range_raw = nn.Parameter(torch.zeros(3))
+        self.range_raw = nn.Parameter(_unbounded(torch.full((3,), 1 / MIDDLE_RANGE), RANGE_LIMIT))
 
     @classmethod
     def fitted(cls, bits: int, values: Floats) -> ImageQuantizer:
@@ -107,24 +118,25 @@ class ImageQuantizer(_LearnedPlanes):
         """
         white = np.maximum(np.quantile(values, 0.999, axis=0), 1e-3)
         middle = np.clip(np.median(values, axis=0) / white, 1e-4, 0.999)
-        gamma = np.clip(np.log(0.5) / np.log(middle), *_START)
+        floor = EPSILON**_STARTS
+        y = ((middle[:, None] + EPSILON) ** _STARTS - floor) / ((1 + EPSILON) ** _STARTS - floor)
+        gamma = _STARTS[np.abs(y - 0.5).argmin(axis=1)]
         return cls(bits, gamma=gamma.tolist(), white=white.tolist())
 
     @property
     def gamma(self) -> Tensor:
-        """``[3]`` exponent, within 1/8 .. 8."""
-        limit = math.log(GAMMA_LIMIT)
-        return torch.exp(limit * torch.tanh(self.gamma_raw / limit))
-
-    @property
-    def black(self) -> Tensor:
-        """``[3]`` black point, fractions of full scale."""
-        return self.black_raw * cast("Tensor", self.initial_range)
+        """``[3]`` exponent, within 1/8 .. 2."""
+        return MIDDLE_GAMMA * _bounded(self.gamma_raw, GAMMA_LIMIT)
 
     @property
     def range(self) -> Tensor:
         """``[3]`` from the black point to the white point, fractions of full scale."""
-        return torch.exp(self.range_raw) * cast("Tensor", self.initial_range)
+        return MIDDLE_RANGE * _bounded(self.range_raw, RANGE_LIMIT) * cast("Tensor", self.initial_range)
+
+    @property
+    def black(self) -> Tensor:
+        """``[3]`` black point, fractions of full scale."""
+        return BLACK_LIMIT * torch.tanh(self.black_raw / BLACK_LIMIT) * self.range
 
     def soft(self, x: Tensor) -> Tensor:
         """``[B, 4, h, w]``: 2y − 1, without rounding."""
@@ -146,6 +158,16 @@ class ImageQuantizer(_LearnedPlanes):
     def levels(self) -> Tensor:
         """``[3, 2**bits]`` float64: the middle of each code."""
         return self._inverse((torch.arange(2**self.bits, dtype=torch.float64) + 0.5) / 2**self.bits)
+
+
+def _bounded(raw: Tensor, limit: float) -> Tensor:
+    """1 at 0, and smoothly within 1 / limit .. limit: on a logarithmic scale."""
+    return torch.exp(math.log(limit) * torch.tanh(raw / math.log(limit)))
+
+
+def _unbounded(value: Tensor, limit: float) -> Tensor:
+    """The inverse of :func:`_bounded`."""
+    return math.log(limit) * torch.atanh(torch.log(value) / math.log(limit))
 
 
 class PaperQuantizer(_LearnedPlanes):

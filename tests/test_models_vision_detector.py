@@ -245,6 +245,12 @@ def test_contrast_and_brightness_alone_change_nothing():
         assert torch.allclose(detector(other).centres[:1], bright.centres, atol=1e-4), "frames do not mix"
 
 
+def test_maps_are_in_full_precision_however_features_are_computed():
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        maps = tiny()(torch.rand(1, 4, 32, 32))
+    assert [part.dtype for part in maps] == [torch.float32] * 3
+
+
 def test_the_untrained_network_sees_hardly_anything():
     torch.manual_seed(0)
     detector = Detector(DetectorConfig(3)).eval()

@@ -7,7 +7,7 @@ import torch
 from models.vision.detector import Detector
 from models.vision.fit import DetectorSettings, JointDetector
 from models.vision.pictures import Picture, PictureSet
-from models.vision.shots import Shots, View, brightness
+from models.vision.shots import Shots, Variation, View, brightness
 from models.vision.tasks import CURVES, TASKS, light_values, make_quantizer, train_detector, views
 from quantization.errors import TrainingError
 from quantization.gamma_image import (
@@ -78,12 +78,15 @@ def test_views_follow_the_split(task, splits, train, test):
 
 
 def test_training_starts_from_its_seed_and_goes_at_the_light_of_real_raw():
-    some, settings = [scene(name=str(n)) for n in range(2)], DetectorSettings(epochs=1, batch=2, seed=7)
+    some, settings = [scene(name=str(n)) for n in range(2)], DetectorSettings(epochs=2, batch=2, seed=7)
     seen: list[int] = []
     model, gain = train_detector(some, 2, "linear", 3, settings, report=lambda epoch, _: seen.append(epoch))
     assert isinstance(model, JointDetector)
     assert isinstance(model.detector, Detector)
     assert model.detector.config.classes == 2
-    assert (seen, gain) == ([1], brightness(some))
+    assert (seen, gain) == ([1, 2], brightness(some))
     again, _ = train_detector(some, 2, "linear", 3, settings)
-    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
+    other, _ = train_detector(some, 2, "linear", 3, settings, variation=Variation(zooms=(0.5, 0.6)))
+    weights, same, others = ([p.detach() for p in one.parameters()] for one in (model, again, other))
+    assert all(torch.equal(a, b) for a, b in zip(weights, same, strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(weights, others, strict=True))

@@ -62,6 +62,10 @@ def test_a_stopped_training_goes_on_to_the_same_bundle(tmp_path):
     assert whole.manifest.model_sha256 == bundle.manifest.model_sha256
     assert whole.codebook == bundle.codebook
 
+    stored = load_detector(folder).network.state_dict()
+    assert all(torch.equal(stored[name], tensor) for name, tensor in bundle.network.state_dict().items()), (
+        "what is scored is what is stored"
+    )
     loaded = load_detector(folder).manifest
     assert loaded.model_dump_json() == bundle.manifest.model_dump_json()
     assert (loaded.reference, loaded.classes) == ("eye@2", ["thing", "absent"])

@@ -230,11 +230,9 @@ def test_a_hostile_loss_leaves_a_curve_that_can_be_saved(kind, name, rate):
     assert (np.diff(book.thresholds, axis=1) > 0).all()
     assert bool((curve.gamma > 0.04).all())
     if isinstance(curve, ImageQuantizer):
-        assert bool((curve.gamma < 8.01).all())
-    if (
-        name in ("noise", "extremes") and rate < 0.1
-    ):  # the rate of training; a loss that is best when all is dark may win
-        assert len(curve.codes(light).unique()) >= 4
+        assert bool((curve.gamma < 2.01).all())
+        codes = [len(curve.codes(light)[:, plane].unique()) for plane in range(4)]
+        assert min(codes) >= 2, "whatever is asked of it, it does not end with all light in one code"
 
 
 @pytest.mark.parametrize("gamma", [-8.0, -3.0, 0.0, 3.0, 8.0])
@@ -265,13 +263,13 @@ def test_the_gradient_is_that_of_the_curve_without_steps(kind):
     for name, parameter in curve.named_parameters():
         for at in range(parameter.numel()):
             sums = []
-            for step in (1e-2, -1e-2):
+            for step in (3e-3, -3e-3):
                 with torch.no_grad():
                     parameter.view(-1)[at] += step
                     sums.append(float((curve.soft(light).double() * weight).sum()))
                     parameter.view(-1)[at] -= step
-            slope = (sums[0] - sums[1]) / 2e-2
-            assert parameter.grad.view(-1)[at].item() == pytest.approx(slope, rel=0.03, abs=2e-3), name
+            slope = (sums[0] - sums[1]) / 6e-3
+            assert parameter.grad.view(-1)[at].item() == pytest.approx(slope, rel=0.03, abs=1e-2), name
 
 
 def test_the_soft_curve_follows_the_codes():
@@ -284,7 +282,7 @@ def test_the_soft_curve_follows_the_codes():
 def test_the_fitted_curve_spends_its_codes_where_the_light_is(seed):
     """About half of them on the darker half of the values; even steps would spend two or three of 32."""
     rng = np.random.default_rng(seed)
-    values = rng.lognormal(np.log([0.08, 0.1, 0.12]), 0.9, (20_000, 3)).clip(-0.01, 1)
+    values = rng.lognormal(np.log([0.03, 0.04, 0.05]), 0.7, (20_000, 3))
     curve = ImageQuantizer.fitted(5, values)
     codes = curve.image_codebook().encode_physical(values)
     assert ((np.median(codes, axis=0) >= 12) & (np.median(codes, axis=0) <= 18)).all()
@@ -302,8 +300,8 @@ def test_a_curve_can_be_fitted_to_no_light_and_to_light_alone(values, gamma):
 
 
 def test_a_start_is_where_it_was_asked_for():
-    curve = ImageQuantizer(4, gamma=[0.13, 1.0, 7.9], white=[0.2, 0.5, 1.0])
-    assert curve.gamma.tolist() == pytest.approx([0.13, 1.0, 7.9], rel=1e-4)
+    curve = ImageQuantizer(4, gamma=[0.13, 1.0, 1.9], white=[0.2, 0.5, 1.0])
+    assert curve.gamma.tolist() == pytest.approx([0.13, 1.0, 1.9], rel=1e-4)
     assert curve.range.tolist() == pytest.approx([0.2, 0.5, 1.0])
 
 

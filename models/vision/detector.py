@@ -217,7 +217,8 @@ def decode(maps: Maps, size: tuple[int, int], *, threshold: float = 0.05, overla
         boxes[:, 0::2] = boxes[:, 0::2].clamp(0, size[1])
         boxes[:, 1::2] = boxes[:, 1::2].clamp(0, size[0])
         labels = at // (height * width)
-        kept = suppress(boxes, labels, overlap)
+        # Cells beyond the frame may say boxes of which nothing is left.
+        kept = suppress(boxes, labels, overlap) & (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
         found.append(Detections(boxes[kept], labels[kept], best[kept]))
     return found
 

@@ -108,7 +108,7 @@ def view_of(picture: Picture, seed: int) -> View:
 def brightness(views: Sequence[View]) -> float:
     """The factor that brings the mean light of ``views`` to that of real RAW."""
     means = [float((v.camera.undo(v.linear) if v.camera else v.linear).mean()) for v in views]
-    return REAL_MEAN / float(np.mean(means))
+    return REAL_MEAN / max(float(np.mean(means)), 1e-6)
 
 
 class Shots:
@@ -142,7 +142,8 @@ class Shots:
 
     def describe(self) -> list[float]:
         """What tells these shots from others."""
-        sums = [float(view.linear.sum(dtype=float) + view.boxes.sum(dtype=float)) for view in self.views]
+        sums = [float(one.sum(dtype=float)) for view in self.views for one in (view.linear, view.boxes, view.labels)]
+        sums += [float(view.camera.gains.sum(dtype=float)) for view in self.views if view.camera is not None]
         varied = self._variation
         how = [*varied.exposures, varied.dusk_share, *varied.zooms, varied.shift]
         return [self._seed, self._gain, self._width, self._height, *how, *sums]

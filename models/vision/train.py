@@ -17,7 +17,7 @@ from models.vision.precision import best_threshold
 from models.vision.shots import HEIGHT, WIDTH, Shots, Variation, View
 from models.vision.tasks import TEST_SEED, CurveKind, train_detector
 from protocol.frame import frame_chunks
-from quantization.errors import TrainingError
+from quantization.errors import BundleError, TrainingError
 from quantization.gamma_image import PlaneQuantizer
 
 LIGHTS: Final = (1.0, 0.25, 0.1)
@@ -79,6 +79,8 @@ def train_detector_bundle(
     """
     if kind == "none":
         raise TrainingError("a bundle needs a quantizer: none is for comparisons")
+    if (out / f"{name}@{version}").exists():
+        raise BundleError(f"{out / f'{name}@{version}'} exists; a version is never overwritten, give the next number")
     checkpoint = out / f".{name}@{version}.safetensors"
     model, gain = train_detector(
         data.train,

@@ -56,7 +56,7 @@ class Camera:
         return cls((mixed / mixed.sum(axis=1, keepdims=True)).astype(np.float32), gains.astype(np.float32))
 
     def undo(self, linear: Light) -> Light:
-        """``[H, W, 3]`` linear sRGB to the camera's own light, 0 .. 1."""
+        """``[H, W, 3]`` linear sRGB to the camera's own light, from 0; white is 1, or more where a gain is below 1."""
         light = np.clip(linear @ self.matrix.T, 0, 1)
         grey = light @ np.full((3, 1), 1 / 3, dtype=np.float32)  # a mean over so few values is ten times slower
         mask = (np.maximum(grey - _HIGHLIGHT, 0) / (1 - _HIGHLIGHT)) ** 2
