@@ -175,7 +175,7 @@ class Demo:
                 async with _screen(lambda: self._picture(gateway, broker, started), lambda: _line(gateway.summary())):
                     work = _first(serving, _both(fleet.run(), watch.run()))
                     await until_stopped(work, lambda: _both(fleet.stop(), watch.stop()), seconds=self._options.seconds)
-                    await _settle(gateway, fleet)
+                    await _settle(gateway, fleet, watch)
                 views = gateway.snapshot()
                 if self._options.picture is not None:
                     _save_picture(self._picture(gateway, broker, started), self._options.picture)
@@ -294,10 +294,11 @@ async def _both(first: Awaitable[None], second: Awaitable[None]) -> None:
     await asyncio.gather(first, second)
 
 
-async def _settle(gateway: Gateway, fleet: Fleet) -> None:
+async def _settle(gateway: Gateway, fleet: Fleet, watch: Fleet) -> None:
     """Wait until what was sent has arrived, but not for ever: a link may have lost some."""
     for _ in range(round(SETTLE_S / POLL_S)):
-        if gateway.summary().packets >= fleet.packets_published:
+        frames = gateway.cameras.totals.frames
+        if gateway.summary().packets >= fleet.packets_published and frames >= watch.packets_published:
             break
         await asyncio.sleep(POLL_S)
     await asyncio.sleep(0.2)  # the windows of the last packets, and the labels behind them

@@ -58,7 +58,19 @@ def check_summary(demo: Command, *, wearables: int) -> dict[str, Any]:
     assert result["bits_per_sample"] == pytest.approx(result["payload_bits_per_sample"] + header_bits)
     assert result["compression_over_12_bit_mqtt"] > 2
     assert 0 < result["latency_ms"]["p50"] <= result["latency_ms"]["p90"] <= result["latency_ms"]["p99"]
+    check_camera(result["camera"])
     return result
+
+
+def check_camera(camera: dict[str, Any]) -> None:
+    """One camera, whose frames all came and were looked at."""
+    assert (camera["cameras"], camera["source"]) == (1, "synthetic")
+    assert camera["frames_sent"] == camera["frames_received"] > 0
+    assert camera["frames_looked_at"] > 0
+    assert camera["frames_incomplete"] == 0
+    assert 0 < camera["bits_per_photosite"] < 3
+    assert camera["compression_over_12_bit"] > 4
+    assert 0 <= camera["ap50"] <= 1
 
 
 async def test_it_ends_by_itself_with_a_summary(start: Callable[..., Any]) -> None:
