@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections import Counter, OrderedDict, deque
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
@@ -41,10 +41,11 @@ FORGET_NS: Final = 600_000_000_000
 PREVIEW_PATH: Final = "/cameras/"
 PREVIEW_NS: Final = 1_000_000_000
 """Between two previews of a camera."""
+SCORE_NS: Final = 500_000_000
+"""Between two readings of the live score, which takes milliseconds."""
 REMEMBERED: Final = 32
 """Frames of a camera whose truth, or whose detections, wait for the other."""
 DETECTION_LATENCY_SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
-RECENT_FRAMES: Final = 20
 
 
 @dataclass
@@ -89,9 +90,6 @@ class Camera:
     preview_ns: int = 0
     last_seen_ns: int = 0
     touched_ns: int = 0
-    frames: int = 0
-    recent: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=RECENT_FRAMES))
-    """When each of the last frames was complete (UTC ns), and its coded bytes."""
     truths: OrderedDict[int, Truth] = field(default_factory=OrderedDict)
     answers: OrderedDict[int, Detections] = field(default_factory=OrderedDict)
 
@@ -132,12 +130,10 @@ class Cameras:
         self.latency = Histogram(DETECTION_LATENCY_SECONDS)
         self.live: dict[str, LiveDetectionScore] = {}
         self.scores: tuple[DetectionScore, ...] = ()
+        self._scored_ns = 0
 
     def __iter__(self) -> Iterator[Camera]:
         return iter(list(self._cameras.values()))
-
-    def __contains__(self, camera: str) -> bool:
-        return camera in self._cameras
 
     def get(self, camera: str) -> Camera | None:
         """A camera that is known."""
@@ -177,9 +173,7 @@ class Cameras:
         self.totals.coded_bytes += len(frame.coded)
         self.totals.photosites += photosites
         self.totals.raw12_bytes += photosites * 12 // 8
-        camera.frames += 1
         camera.last_seen_ns = received_ns
-        camera.recent.append((received_ns, len(frame.coded)))
         self._submit(Job(camera.id, frame, bundle))
 
     def feed_status(self, camera_id: str, status: Status, received_ns: int) -> None:
@@ -272,7 +266,9 @@ class Cameras:
                 del self._cameras[camera.id]
                 self.assembler.forget(camera.id)
                 self._refusals.forget(camera.id)
-        self.scores = tuple(live.read() for live in self.live.values())
+        if now_ns - self._scored_ns >= SCORE_NS:
+            self._scored_ns = now_ns
+            self.scores = tuple(live.read() for live in self.live.values())
 
 
 def _remember(kept: OrderedDict[int, V], sequence: int, value: V) -> None:

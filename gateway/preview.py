@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from protocol.messages import FoundBox
 from quantization.codebook import Codebook
-from quantization.imu import Floats
+from quantization.exposure import Light
 from quantization.raw import PLANES, Cfa, CodeMosaic
 
 JPEG_QUALITY: Final = 75
@@ -69,10 +69,10 @@ def develop(codes: CodeMosaic, cfa: Cfa, codebook: Codebook) -> NDArray[np.uint8
 
     Bilinear demosaicing, white balance by the grey-world assumption, brightness by the mean.
     """
-    light = np.zeros((*codes.shape, 3))
+    light = np.zeros((*codes.shape, 3), dtype=np.float32)
     for plane, position in enumerate(cfa.positions):
         at = slice(position >> 1, None, 2), slice(position & 1, None, 2)
-        light[(*at, PLANES[plane])] = codebook.levels[PLANES[plane]][codes[at]]
+        light[(*at, PLANES[plane])] = codebook.levels[PLANES[plane]].astype(np.float32)[codes[at]]
     light = _interpolated(light).clip(0, 1)
     means = light.mean(axis=(0, 1)).clip(1e-4, None)
     balanced = light * (_MIDDLE / means)
@@ -80,20 +80,20 @@ def develop(codes: CodeMosaic, cfa: Cfa, codebook: Codebook) -> NDArray[np.uint8
     return developed
 
 
-def _interpolated(light: Floats) -> Floats:
+def _interpolated(light: Light) -> Light:
     """Fill in the colours that a filter array let through at other photosites; ``[H, W, 3]``, 0 where unknown."""
     height, width = light.shape[:2]
     # "reflect" keeps each colour at its parity.
     padded = np.pad(light, ((1, 1), (1, 1), (0, 0)), mode="reflect")
 
-    def shifted(down: int, across: int) -> Floats:
+    def shifted(down: int, across: int) -> Light:
         return padded[1 + down : 1 + down + height, 1 + across : 1 + across + width]
 
     beside = shifted(-1, 0) + shifted(1, 0) + shifted(0, -1) + shifted(0, 1)
     corners = shifted(-1, -1) + shifted(-1, 1) + shifted(1, -1) + shifted(1, 1)
     # Of red and blue there is one photosite in four: the means of two or of four neighbours; of green one in two.
-    filled = light + beside / 2 + corners / 4
-    filled[:, :, 1] = light[:, :, 1] + beside[:, :, 1] / 4
+    filled: Light = light + beside / np.float32(2) + corners / np.float32(4)
+    filled[:, :, 1] = light[:, :, 1] + beside[:, :, 1] / np.float32(4)
     return filled
 
 

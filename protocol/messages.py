@@ -13,10 +13,12 @@ from typing import Annotated, Final, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from protocol.frame import MAX_BINNING
 from protocol.packet import TICK_MODULUS
 from quantization.codebook import MAX_CODEBOOK_BYTES, Codebook
 from quantization.errors import CodebookError, MessageError
 from quantization.imu import MAX_CHANNELS
+from quantization.raw import MAX_SIDE
 
 UNKNOWN: Final = "unknown"
 """What the gateway answers when no activity is likely enough. No data set may use it as a label."""
@@ -161,7 +163,9 @@ class Activity(Message):
     source: SourceKind | None = None
 
 
-Side = Annotated[float, Field(ge=0, le=65_535)]
+MAX_SENSOR_SIDE: Final = MAX_SIDE * MAX_BINNING
+"""Photosites: the largest mosaic, binned as much as a frame's header can say."""
+Side = Annotated[float, Field(ge=0, le=MAX_SENSOR_SIDE)]
 BoxSides = tuple[Side, Side, Side, Side]
 """Left, top, right, bottom in photosites of the sensor, from its top left corner; right and bottom exclusive."""
 FrameSequence = Annotated[int, Field(ge=0, lt=2**32)]
@@ -205,8 +209,8 @@ class Detections(Message):
     """Of the exposure."""
     time_ms: WallMs
     """When the frame was complete at the gateway."""
-    width: Annotated[int, Field(ge=2, le=65_535)]
-    height: Annotated[int, Field(ge=2, le=65_535)]
+    width: Annotated[int, Field(ge=2, le=MAX_SENSOR_SIDE)]
+    height: Annotated[int, Field(ge=2, le=MAX_SENSOR_SIDE)]
     """Photosites that boxes are given in."""
     boxes: Annotated[list[FoundBox], Field(max_length=MAX_BOXES)]
     latency_ms: Annotated[float, Field(ge=0)]

@@ -118,6 +118,15 @@ def test_boxes_of_a_binned_frame_are_in_photosites_of_the_sensor(rig):
     assert np.array([one.box for one in wide.boxes]) == pytest.approx(3 * np.array([one.box for one in plain.boxes]))
 
 
+@pytest.mark.parametrize("size", [(2, 2), (2, 8192), (8192, 2), (1448, 1448)])
+def test_frames_of_any_legal_size_and_binning_are_answered(rig, size):
+    codes = np.random.default_rng(0).integers(0, 16, size, dtype=np.uint8)
+    rig.frame(frame_chunks(codes, BOOK, cfa=Cfa.BGGR, sequence=0, tick_ms=0, binning=255, max_payload=65_000))
+    assert isinstance(rig.answer()[0], Seen)
+    assert (rig.messages[0].height, rig.messages[0].width) == (255 * size[0], 255 * size[1])
+    assert rig.cameras.get("cam").preview
+
+
 @pytest.mark.parametrize("order", [(2, 0, 1), (1, 2, 0)])
 def test_chunks_come_in_any_order_and_more_than_once(rig, order):
     chunks = chunks_of(BOOK, max_payload=1200)
