@@ -22,6 +22,7 @@ from gammawear.options import takes_broker, until_stopped
 from models.bundle_files import DETECTOR, next_version
 from models.vision.bundle import SHIPPED, load_detector
 from protocol.broker_settings import BrokerSettings
+from protocol.frame import MAX_PHOTOSITES
 from quantization.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -62,7 +63,9 @@ def camera_command(
     compress: Annotated[bool, typer.Option(help="Entropy code frames; else pack their codes plainly.")] = True,
     loop: Annotated[bool, typer.Option(help="Begin again after the last file.")] = True,
     light: Annotated[float, typer.Option(min=0.01, max=4, help="Of a generated scene; 0.1 is dusk.")] = 1.0,
-    max_pixels: Annotated[int, typer.Option(min=1024, help="Bin larger frames down to this.")] = MAX_PIXELS,
+    max_pixels: Annotated[
+        int, typer.Option(min=1024, max=MAX_PHOTOSITES, help="Bin larger frames down to this.")
+    ] = MAX_PIXELS,
     qos: Annotated[int, typer.Option(min=0, max=1, help="Of frames.")] = 0,
     truth: Annotated[bool, typer.Option(help="Publish what is to be found, where it is known.")] = True,
     seed: Annotated[int, typer.Option(min=0, help="Of generated scenes.")] = 0,

@@ -72,7 +72,7 @@ class CameraMetrics(Collector):
         yield _counter(
             "equivalent_frame_bytes",
             "Bytes that the same frames would have taken: packed 12-bit photosites; or, as far as previews were made "
-            "of them, JPEG of quality 75 at the preview's size.",
+            "of them, JPEG of quality 75.",
             ("encoding",),
             [(("raw12",), totals.raw12_bytes), (("jpeg",), totals.jpeg_bytes)],
         )
@@ -87,11 +87,12 @@ class CameraMetrics(Collector):
             "timed_out": losses.timed_out,
             "displaced": losses.displaced,
             "undecodable": self._cameras.undecodable,
+            "overtaken": self._cameras.overtaken,
         }
         yield _counter(
             "dropped_frames",
-            "Frames without an answer: a newer one came first, chunks were missing, newer frames needed the room, or "
-            "the bytes were no mosaic.",
+            "Frames without an answer: a newer one came before there was time, chunks were missing, newer frames "
+            "needed the room, the bytes were no mosaic, or a newer one was answered first.",
             ("reason",),
             [((reason,), count) for reason, count in dropped.items()],
         )

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from gateway.bundles import DetectorStore
-from gateway.detection import Job, Seen, Unreadable
+from gateway.detection import Job, Seen, Unreadable, newer
 from gateway.detection_score import DetectionScore, LiveDetectionScore
 from gateway.frame_assembly import Frame, FrameAssembler
 from gateway.histogram import Histogram
@@ -36,7 +36,11 @@ from protocol.wire_size import publish_size
 V = TypeVar("V", Truth, Detections)
 
 MAX_CAMERAS: Final = 256
-"""Each may keep a frame in the queue, one for its preview and two that are not complete: some megabytes."""
+"""Each may keep a frame in the queue, its preview, two frames that are not complete, and what waits to be scored."""
+MOST_TIMES: Final = 8
+"""A frame has at most so many times the photosites that its detector was trained on: larger ones cost seconds."""
+FEW: Final = 2
+"""Truths that are kept for a camera of which no frame has come."""
 FORGET_NS: Final = 600_000_000_000
 PREVIEW_PATH: Final = "/cameras/"
 PREVIEW_NS: Final = 1_000_000_000
@@ -58,7 +62,7 @@ class FrameTotals:
         mqtt_bytes: of the PUBLISH packets around them, topic in full; of all chunks, also of frames never completed.
         raw12_bytes: of the same photosites at 12 bits, packed.
         photosites: in all.
-        jpeg_bytes: of previews.
+        jpeg_bytes: of frames that previews were made of, as JPEG of quality 75 at their own size.
         previewed_bytes: of the codes of the frames that previews were made of.
     """
 
@@ -90,8 +94,17 @@ class Camera:
     preview_ns: int = 0
     last_seen_ns: int = 0
     touched_ns: int = 0
+    next_sequence: int = 0
+    """After the highest number of its frames since it started."""
     truths: OrderedDict[int, Truth] = field(default_factory=OrderedDict)
     answers: OrderedDict[int, Detections] = field(default_factory=OrderedDict)
+
+    def begin(self) -> None:
+        """It has started anew: its frames are numbered from 0."""
+        self.next_sequence = 0
+        self.last = None
+        self.truths.clear()
+        self.answers.clear()
 
 
 class Cameras:
@@ -125,6 +138,7 @@ class Cameras:
         self._cameras: dict[str, Camera] = {}
         self.totals = FrameTotals()
         self.undecodable = 0
+        self.overtaken = 0
         self.found: Counter[tuple[str, str]] = Counter()
         self.answers: Counter[str] = Counter()
         self.latency = Histogram(DETECTION_LATENCY_SECONDS)
@@ -158,10 +172,17 @@ class Cameras:
         if retain:
             raise RefusedFrameError("retained", "a retained chunk comes back with every connection")
         chunk = Chunk.from_bytes(payload)
-        bundle = self.detectors.find(chunk.header.short_digest)
+        header = chunk.header
+        bundle = self.detectors.find(header.short_digest)
         if bundle is None:
-            raise RefusedFrameError("unknown_codebook", f"no detector is served with {chunk.header.short_digest.hex()}")
-        camera = self._obtain(camera_id, received_ns)
+            raise RefusedFrameError("unknown_codebook", f"no detector is served with {header.short_digest.hex()}")
+        trained = bundle.manifest
+        if header.width * header.height > MOST_TIMES * trained.width * trained.height:
+            raise RefusedFrameError(
+                "size", f"{header.width} × {header.height}: bin frames to about {trained.width} × {trained.height}"
+            )
+        camera = self._obtain(camera_id, received_ns, streams=True)
+        camera.next_sequence = max(camera.next_sequence, header.sequence + 1)
         self.totals.mqtt_bytes += publish_size(name, len(payload), qos=qos, version=5, alias=False)
         frame = self.assembler.push(camera_id, chunk, received_ns)
         if frame is not None:
@@ -176,11 +197,16 @@ class Cameras:
         camera.last_seen_ns = received_ns
         self._submit(Job(camera.id, frame, bundle))
 
-    def feed_status(self, camera_id: str, status: Status, received_ns: int) -> None:
-        """Keep what a camera says of itself."""
-        self._obtain(camera_id, received_ns).status = status
-        if status.state == "offline":
+    def feed_status(self, camera_id: str, status: Status, received_ns: int, *, retain: bool) -> None:
+        """Keep what a camera says of itself; one that has made fewer frames than came from it has started anew.
+
+        An ``offline`` forgets nothing: a link that was lost brings the broker's will, and then the rest of a frame.
+        """
+        camera = self._obtain(camera_id, received_ns)
+        camera.status = status
+        if status.state == "online" and not retain and (status.packets or 0) < camera.next_sequence:
             self.assembler.forget(camera_id)
+            camera.begin()
 
     def feed_truth(self, camera_id: str, payload: bytes, received_ns: int, *, retain: bool) -> None:
         """Score a frame, now or once it has been looked at.
@@ -192,17 +218,26 @@ class Cameras:
             raise RefusedMessageError("retained", "truth must not be retained")
         truth = Truth.parse(payload)
         camera = self._obtain(camera_id, received_ns)
-        _remember(camera.truths, truth.sequence, truth)
+        _remember(camera.truths, truth.sequence, truth, REMEMBERED if camera.last_seen_ns else FEW)
         self._score(camera, truth.sequence)
 
-    def _obtain(self, camera_id: str, received_ns: int) -> Camera:
+    def _obtain(self, camera_id: str, received_ns: int, *, streams: bool = False) -> Camera:
         camera = self._cameras.get(camera_id)
         if camera is None:
             if len(self._cameras) >= MAX_CAMERAS:
-                raise RefusedFrameError("device_limit", f"{MAX_CAMERAS} cameras are known already")
+                # One that sends frames takes the place of one that never did: ids are easily made up.
+                silent = [one.id for one in self._cameras.values() if streams and not one.last_seen_ns]
+                if not silent:
+                    raise RefusedFrameError("device_limit", f"{MAX_CAMERAS} cameras are known already")
+                self._forget(silent[0])
             camera = self._cameras[camera_id] = Camera(camera_id)
         camera.touched_ns = received_ns
         return camera
+
+    def _forget(self, camera_id: str) -> None:
+        del self._cameras[camera_id]
+        self.assembler.forget(camera_id)
+        self._refusals.forget(camera_id)
 
     # -- answers out --------------------------------------------------------------------------------------------------
 
@@ -221,7 +256,12 @@ class Cameras:
         now_ns = self._now_ns()
         status = camera.status if camera is not None else None
         message = _message(job, seen.found, now_ns, status)
+        if camera is not None and camera.last is not None and newer(camera.last.sequence, message.sequence):
+            self.overtaken += 1  # its chunks were late: what is retained is what a camera sees at present
+            return None
         self._publish(topic(job.camera, Kind.DETECTIONS), message.to_json())
+        if message.model not in self.live:
+            self.live[message.model] = LiveDetectionScore(message.model, job.bundle.manifest.classes)
         self.latency.observe(message.latency_ms / 1000)
         self.answers[message.model] += 1
         for one in message.boxes:
@@ -229,7 +269,7 @@ class Cameras:
         if camera is None:  # forgotten meanwhile
             return None
         camera.last = message
-        _remember(camera.answers, message.sequence, message)
+        _remember(camera.answers, message.sequence, message, REMEMBERED)
         self._score(camera, message.sequence)
         if now_ns - camera.preview_ns < PREVIEW_NS:
             return None
@@ -250,10 +290,7 @@ class Cameras:
         if truth is None or answer is None:
             return
         del camera.truths[sequence], camera.answers[sequence]
-        live = self.live.get(answer.model)
-        if live is None:
-            live = self.live[answer.model] = LiveDetectionScore(answer.model)
-        live.update(truth.boxes, answer.boxes)
+        self.live[answer.model].update(truth.boxes, answer.boxes)
 
     # -- time passes --------------------------------------------------------------------------------------------------
 
@@ -263,18 +300,16 @@ class Cameras:
         self.assembler.expire(now_ns)
         for camera in list(self._cameras.values()):
             if now_ns - camera.touched_ns > FORGET_NS:
-                del self._cameras[camera.id]
-                self.assembler.forget(camera.id)
-                self._refusals.forget(camera.id)
+                self._forget(camera.id)
         if now_ns - self._scored_ns >= SCORE_NS:
             self._scored_ns = now_ns
             self.scores = tuple(live.read() for live in self.live.values())
 
 
-def _remember(kept: OrderedDict[int, V], sequence: int, value: V) -> None:
+def _remember(kept: OrderedDict[int, V], sequence: int, value: V, most: int) -> None:
     kept[sequence] = value
     kept.move_to_end(sequence)
-    while len(kept) > REMEMBERED:
+    while len(kept) > most:
         kept.popitem(last=False)
 
 

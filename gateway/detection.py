@@ -8,6 +8,7 @@ rather than a queue that grows.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,9 +21,11 @@ from gateway.frame_assembly import Frame
 from gateway.histogram import Histogram
 from models.vision.bundle import DetectorBundle
 from models.vision.detector import Detections
-from protocol.frame import decode_frame
+from protocol.frame import SEQUENCE_MODULUS, decode_frame
 from quantization.errors import FrameError
 from quantization.raw import CodeMosaic
+
+logger = logging.getLogger(__name__)
 
 DETECTION_SECONDS: Final = (0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
 
@@ -53,7 +56,7 @@ class Seen:
 
 @dataclass(frozen=True, eq=False)
 class Unreadable:
-    """A frame whose bytes are no code mosaic."""
+    """A frame whose bytes are no code mosaic, or that the detector cannot take."""
 
     job: Job
     error: FrameError
@@ -63,11 +66,21 @@ def look(job: Job) -> tuple[Seen | Unreadable, float]:
     """Decode a frame and detect; and the seconds that took."""
     started = time.perf_counter()
     header = job.frame.header
+    seen: Seen | Unreadable
     try:
         codes = decode_frame(header, job.frame.coded, job.bundle.codebook)
+        seen = Seen(job, codes, job.bundle.detect(codes, header.cfa))
     except FrameError as error:
-        return Unreadable(job, error), time.perf_counter() - started
-    return Seen(job, codes, job.bundle.detect(codes, header.cfa)), time.perf_counter() - started
+        seen = Unreadable(job, error)
+    except (RuntimeError, MemoryError) as error:  # of torch: none is known that a frame could cause
+        logger.exception("%s: %s could not look at a frame", job.camera, job.bundle.reference)
+        seen = Unreadable(job, FrameError("other", str(error)))
+    return seen, time.perf_counter() - started
+
+
+def newer(sequence: int, other: int) -> bool:
+    """Whether a frame's number is after another's, across the wrap."""
+    return 0 < (sequence - other) % SEQUENCE_MODULUS < SEQUENCE_MODULUS // 2
 
 
 class DetectionQueue:
@@ -90,8 +103,12 @@ class DetectionQueue:
         return len(self._waiting)
 
     def put(self, job: Job) -> None:
-        """Queue a frame. Never blocks. A camera keeps its place in the turn."""
-        self.dropped += job.camera in self._waiting
+        """Queue a frame. Never blocks. A camera keeps its place in the turn, and its newest frame gets it."""
+        before = self._waiting.get(job.camera)
+        if before is not None:
+            self.dropped += 1
+            if newer(before.frame.header.sequence, job.frame.header.sequence):
+                return
         self._waiting[job.camera] = job
         self._idle.clear()
         self._wake.set()
@@ -112,9 +129,12 @@ class DetectionQueue:
                 job = self._waiting.pop(next(iter(self._waiting)))
                 seen, seconds = await loop.run_in_executor(executor, look, job)
                 self.seconds.observe(seconds)
-                left = answered(seen)
-                if left is not None:
-                    await loop.run_in_executor(executor, left)
+                try:
+                    left = answered(seen)
+                    if left is not None:
+                        await loop.run_in_executor(executor, left)
+                except (ValueError, RuntimeError, MemoryError):  # none is known that a frame could cause
+                    logger.exception("%s: an answer was lost", job.camera)
 
     async def drain(self) -> None:
         """Wait until every frame is answered (while :meth:`run` runs)."""

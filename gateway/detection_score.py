@@ -52,17 +52,21 @@ class LiveDetectionScore:
 
     Args:
         model: ``name@version``.
+        classes: what it knows. Other things in a truth have no part in the score: it cannot find them.
     """
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, classes: Sequence[str]) -> None:
         self._model = model
+        self._classes = tuple(classes)
         self._frames = 0
+        self._read: DetectionScore | None = None
         self._rolling: deque[dict[str, _Scored]] = deque(maxlen=ROLLING_FRAMES)
 
     def update(self, truth: Sequence[TrueBox], found: Sequence[FoundBox]) -> None:
         """One more frame."""
-        labels = {one.label for one in truth} | {one.label for one in found}
+        labels = {one.label for one in (*truth, *found)} & set(self._classes)
         self._frames += 1
+        self._read = None
         self._rolling.append(
             {
                 name: _match([t for t in truth if t.label == name], [f for f in found if f.label == name])
@@ -72,6 +76,11 @@ class LiveDetectionScore:
 
     def read(self) -> DetectionScore:
         """As it is now."""
+        if self._read is None:
+            self._read = self._computed()
+        return self._read
+
+    def _computed(self) -> DetectionScore:
         names = {name for frame in self._rolling for name in frame}
         by_class = [[frame[name] for frame in self._rolling if name in frame] for name in sorted(names)]
         known = [frames for frames in by_class if sum(one.truths for one in frames)]

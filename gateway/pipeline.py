@@ -233,7 +233,7 @@ class Pipeline:
     def _feed_status(self, device_id: str, status: Status, received_ns: int, *, retain: bool) -> None:
         cameras = self.cameras
         if cameras is not None and status.camera:
-            cameras.feed_status(device_id, status, received_ns)
+            cameras.feed_status(device_id, status, received_ns, retain=retain)
             return
         if status.bridge == device_id:
             if device_id not in self.bridges and len(self.bridges) >= self._max_bridges:

@@ -176,7 +176,7 @@ MAX_BOXES: Final = 100
 class TrueBox(BaseModel):
     """Where something is."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     label: LabelName
     box: BoxSides

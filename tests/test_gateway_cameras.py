@@ -118,7 +118,7 @@ def test_boxes_of_a_binned_frame_are_in_photosites_of_the_sensor(rig):
     assert np.array([one.box for one in wide.boxes]) == pytest.approx(3 * np.array([one.box for one in plain.boxes]))
 
 
-@pytest.mark.parametrize("size", [(2, 2), (2, 8192), (8192, 2), (1448, 1448)])
+@pytest.mark.parametrize("size", [(2, 2), (2, 8192), (8192, 2), (640, 960)])
 def test_frames_of_any_legal_size_and_binning_are_answered(rig, size):
     codes = np.random.default_rng(0).integers(0, 16, size, dtype=np.uint8)
     rig.frame(frame_chunks(codes, BOOK, cfa=Cfa.BGGR, sequence=0, tick_ms=0, binning=255, max_payload=65_000))
@@ -137,15 +137,78 @@ def test_chunks_come_in_any_order_and_more_than_once(rig, order):
     assert rig.answer()[0].codes.shape == (64, 96)
 
 
-def test_a_node_that_dies_in_mid_frame_leaves_nothing_behind(rig):
-    chunks = chunks_of(BOOK)
-    rig.frame(chunks[:-1])
-    assert rig.cameras.assembler.waiting == 1
-    rig.feed(Kind.STATUS, Status(state="offline", camera=True).to_json())
+def online(packets):
+    return Status(state="online", camera=True, packets=packets).to_json()
+
+
+OFFLINE = Status(state="offline", camera=True).to_json()
+
+
+def test_a_node_that_dies_in_mid_frame_leaves_nothing_behind_when_it_starts_anew(rig):
+    rig.feed(Kind.STATUS, online(0))
+    rig.frame(chunks_of(BOOK, sequence=0))
+    rig.frame(chunks_of(BOOK, sequence=1)[:-1])
+    rig.feed(Kind.STATUS, OFFLINE)
+    rig.feed(Kind.STATUS, online(0))
     assert rig.cameras.assembler.waiting == 0
-    assert not rig.jobs
     rig.frame(chunks_of(BOOK, sequence=0, seed=1))
-    assert len(rig.jobs) == 1, "after a restart its numbers begin again"
+    rig.frame(chunks_of(BOOK, sequence=1, seed=1))
+    assert len(rig.jobs) == 3, "its numbers begin again"
+
+
+def test_a_link_that_was_lost_in_mid_frame_costs_nothing(rig):
+    """The broker says offline for it; then it connects again, and sends what was not acknowledged."""
+    rig.feed(Kind.STATUS, online(0))
+    chunks = chunks_of(BOOK, sequence=0)
+    rig.frame(chunks[:5])
+    rig.feed(Kind.STATUS, OFFLINE)
+    rig.feed(Kind.STATUS, online(1))
+    rig.frame(chunks[4:])
+    rig.frame(chunks[-1:])
+    assert len(rig.jobs) == 1
+    assert rig.cameras.totals.frames == 1
+
+
+def test_truths_and_answers_of_an_earlier_run_are_not_mixed_with_those_of_the_next(rig):
+    rig.feed(Kind.STATUS, online(0))
+    rig.frame(chunks_of(BOOK, sequence=0))
+    rig.answer()
+    rig.feed(Kind.STATUS, online(0))
+    rig.feed(Kind.TRUTH, Truth(sequence=0, boxes=[]).to_json())
+    rig.pipeline.sweep()
+    assert [one.frames for one in rig.cameras.scores] == [0]
+    rig.frame(chunks_of(BOOK, sequence=0, seed=1))
+    rig.answer()
+    rig.now_ns += SECOND
+    rig.pipeline.sweep()
+    assert [one.frames for one in rig.cameras.scores] == [1]
+
+
+def test_a_frame_that_was_overtaken_is_not_what_a_camera_sees_at_present(rig):
+    late = chunks_of(BOOK, sequence=0)
+    rig.frame(late[:-1])
+    rig.frame(chunks_of(BOOK, sequence=1))
+    rig.answer()
+    rig.frame(late[-1:])
+    rig.answer()
+    assert [one.sequence for one in rig.messages] == [1]
+    assert rig.cameras.overtaken == 1
+
+
+def test_frames_far_larger_than_a_detector_knows_are_refused_before_they_are_kept(rig):
+    codes = np.zeros((1448, 1448), dtype=np.uint8)
+    rig.frame(frame_chunks(codes, BOOK, cfa=Cfa.BGGR, sequence=0, tick_ms=0))
+    assert rig.refusals.frames == {"size": 1}
+    assert rig.cameras.assembler.waiting == 0
+
+
+def test_a_camera_that_sends_frames_gets_the_place_of_one_that_never_did(rig):
+    for number in range(MAX_CAMERAS):
+        rig.feed(Kind.STATUS, OFFLINE, camera=f"gone{number}")
+    rig.frame(chunks_of(BOOK))
+    assert len(rig.jobs) == 1
+    assert rig.cameras.get("gone0") is None
+    assert rig.cameras.get("gone1") is not None
 
 
 def test_a_frame_that_stays_incomplete_is_given_up_in_time(rig):
@@ -169,11 +232,14 @@ def test_truth_is_scored_whichever_comes_first(rig):
 
 
 def test_what_waits_for_its_truth_is_bounded(rig):
-    for sequence in range(2 * REMEMBERED):
-        rig.feed(Kind.TRUTH, Truth(sequence=sequence, boxes=[]).to_json())
-    camera = rig.cameras.get("cam")
-    assert len(camera.truths) == REMEMBERED
-    assert min(camera.truths) == REMEMBERED
+    def tell(count):
+        for sequence in range(count):
+            rig.feed(Kind.TRUTH, Truth(sequence=sequence, boxes=[]).to_json())
+        return rig.cameras.get("cam").truths
+
+    assert list(tell(9)) == [7, 8], "of a camera of which no frame has come"
+    rig.frame(chunks_of(BOOK))
+    assert list(tell(2 * REMEMBERED)) == list(range(REMEMBERED, 2 * REMEMBERED))
 
 
 def test_previews_are_pictures_at_a_limited_rate(rig):

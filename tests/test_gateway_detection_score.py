@@ -33,7 +33,7 @@ def random_frame(rng):
 def test_average_precision_is_that_of_coco(seed):
     rng = np.random.default_rng(seed)
     frames = [random_frame(rng) for _ in range(40)]
-    live = LiveDetectionScore("m@1")
+    live = LiveDetectionScore("m@1", NAMES)
     truths, detections = [], []
     for truth, found in frames:
         live.update(
@@ -59,14 +59,14 @@ def test_average_precision_is_that_of_coco(seed):
 
 
 def test_without_a_true_box_there_is_no_score():
-    live = LiveDetectionScore("m@1")
+    live = LiveDetectionScore("m@1", NAMES)
     assert (live.read().ap50, live.read().recall) == (None, None)
     live.update([], [FoundBox(label="car", box=(0, 0, 5, 5), score=0.9)])
     assert (live.read().frames, live.read().ap50, live.read().recall) == (1, None, None)
 
 
 def test_recall_counts_true_boxes_once():
-    live = LiveDetectionScore("m@1")
+    live = LiveDetectionScore("m@1", NAMES)
     truth = [TrueBox(label="car", box=(0, 0, 10, 10)), TrueBox(label="car", box=(50, 50, 60, 60))]
     twice = [FoundBox(label="car", box=(0, 0, 10, 10), score=s) for s in (0.9, 0.8)]
     live.update(truth, twice)
@@ -74,10 +74,17 @@ def test_recall_counts_true_boxes_once():
 
 
 def test_the_score_is_over_the_last_frames():
-    live = LiveDetectionScore("m@1")
+    live = LiveDetectionScore("m@1", NAMES)
     truth = [TrueBox(label="car", box=(0, 0, 10, 10))]
     live.update(truth, [])
     for _ in range(ROLLING_FRAMES):
         live.update(truth, [FoundBox(label="car", box=(0, 0, 10, 10), score=0.9)])
     assert live.read().recall == 1.0
     assert live.read().frames == ROLLING_FRAMES + 1
+
+
+def test_what_the_detector_does_not_know_has_no_part_in_its_score():
+    live = LiveDetectionScore("m@1", NAMES)
+    known, found = TrueBox(label="car", box=(0, 0, 10, 10)), FoundBox(label="car", box=(0, 0, 10, 10), score=0.9)
+    live.update([known, *(TrueBox(label=f"thing {n}", box=(0, 0, 5, 5)) for n in range(50))], [found])
+    assert (live.read().ap50, live.read().recall) == (1.0, 1.0)

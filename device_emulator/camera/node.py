@@ -14,13 +14,14 @@ from protocol.frame import CHUNK_PAYLOAD_BYTES, SEQUENCE_MODULUS, frame_chunks
 from protocol.messages import Config, SourceKind, Status, Truth
 from protocol.topics import check_device_id
 from quantization.codebook import Codebook
-from quantization.errors import CodebookError, FrameError, GammawearError
+from quantization.errors import CodebookError, GammawearError
 from quantization.raw import COLOURS, CameraSensor, CodeMosaic
 
 GATE_CELLS: Final = 16
 """Photosites along the side of a block whose mean code the motion gate compares."""
-GATE_CODES: Final = 0.75
-"""A block moves if its mean changes by more codes than this: noise alone changes the mean of 256 codes by a tenth."""
+GATE_SHIFT: Final = 0.75 / 16
+"""A block moves if its mean changes by more than this share of all codes: noise alone changes the mean of 256 codes by
+a tenth of that."""
 GATE_SHARE: Final = 0.01
 """A frame is sent if more than this share of its blocks moves."""
 GATE_REST_S: Final = 10.0
@@ -58,7 +59,6 @@ class CameraNode:
         frames_made: sent or not; those that were held back are not among them.
         held_back: by the motion gate.
         unreadable: exposures that the source could not give.
-        error: why the last configuration was refused, or the last exposure could not be read; None after a good one.
         revision: goes up whenever :meth:`status` has something new to say, beyond its counters.
 
     Raises:
@@ -85,14 +85,14 @@ class CameraNode:
         self._gated = gated
         self._chunk_bytes = chunk_bytes
         self._compress = compress
-        self._lookups: dict[CameraSensor, NDArray[np.uint8]] = {}
-        self._sent_blocks: NDArray[np.float64] | None = None
-        self._sent_ms = 0
+        self._lookups: dict[tuple[CameraSensor, bytes], NDArray[np.uint8]] = {}
+        self._sent: tuple[bytes, NDArray[np.int64], int] | None = None
+        self._config_error: str | None = None
+        self._frame_error: str | None = None
         self._exposures = 0
         self.frames_made = 0
         self.held_back = 0
         self.unreadable = 0
-        self.error: str | None = None
         self.revision = 0
 
     @property
@@ -110,6 +110,11 @@ class CameraNode:
         """Seconds between two exposures."""
         return 1.0 / self._fps
 
+    @property
+    def error(self) -> str | None:
+        """Why the last configuration was refused, or the last exposure could not be sent; None after good ones."""
+        return self._config_error or self._frame_error
+
     # -- configuration ------------------------------------------------------------------------------------------------
 
     def apply_config(self, config: Config) -> bool:
@@ -118,27 +123,24 @@ class CameraNode:
             codebook = config.read_codebook()
             if config.axes is not None:
                 raise CodebookError("a camera has no axes")
-            if codebook is not None and codebook != self.codebook:
+            if codebook is not None:
                 self.codebook = _for_images(codebook)
-                self._lookups.clear()
-                self._sent_blocks = None
         except GammawearError as error:
             self.refuse_config(error)
             return False
-        self._say(None)
+        self._config_error = None
         self.revision += 1
         return True
 
     def refuse_config(self, error: GammawearError) -> None:
         """Report a configuration that could not be read or run."""
-        self._say(error)
+        self._config_error = _shortened(error)
+        self.revision += 1
 
     def _say(self, error: GammawearError | None) -> None:
-        text = None if error is None else str(error)
-        if text is not None and len(text) > MAX_ERROR_CHARS:
-            text = text[: MAX_ERROR_CHARS - 1] + "…"
-        if text != self.error:
-            self.error = text
+        text = None if error is None else _shortened(error)
+        if text != self._frame_error:
+            self._frame_error = text
             self.revision += 1
 
     def status(self, *, packets: int | None = None, dropped: int = 0, time_ms: int | None = None) -> Status:
@@ -159,30 +161,35 @@ class CameraNode:
     # -- the loop -----------------------------------------------------------------------------------------------------
 
     def next_frame(self) -> FrameEmission | None:
-        """Take the next exposure; None once the source has ended. One that cannot be read is said and passed over."""
-        number = self._exposures
+        """Take the next exposure; None once the source has ended. One that cannot be sent is said and passed over.
+
+        A configuration may come meanwhile, on another thread: it takes effect with the frame after.
+        """
+        number, codebook = self._exposures, self.codebook
+        self._exposures += 1
         due_ms = round(1000 * number / self._fps)
+        nothing = FrameEmission((), None, due_ms)
         try:
             exposure = self.source.at(number, due_ms / 1000)
             if exposure is None:
                 return None
-            self._exposures += 1
-            codes = exposure.frame.codes(self._lookup(exposure.frame.sensor))
-        except FrameError as error:
-            self._exposures += 1
+            codes = exposure.frame.codes(self._lookup(exposure.frame.sensor, codebook))
+            if self._gated and not self._moved(codes, codebook, due_ms):
+                self.held_back += 1
+                return nothing
+            emission = self._emit(exposure, codes, codebook, due_ms)
+        except GammawearError as error:
             self.unreadable += 1
             self._say(error)
-            return FrameEmission((), None, due_ms)
-        if self._gated and not self._moved(codes, due_ms):
-            self.held_back += 1
-            return FrameEmission((), None, due_ms)
-        return self._emit(exposure, codes, due_ms)
+            return nothing
+        self._say(None)
+        return emission
 
-    def _emit(self, exposure: Exposure, codes: CodeMosaic, due_ms: int) -> FrameEmission:
+    def _emit(self, exposure: Exposure, codes: CodeMosaic, codebook: Codebook, due_ms: int) -> FrameEmission:
         sequence = self.frames_made % SEQUENCE_MODULUS
         chunks = frame_chunks(
             codes,
-            self.codebook,
+            codebook,
             cfa=exposure.frame.sensor.cfa,
             sequence=sequence,
             tick_ms=due_ms,
@@ -195,26 +202,32 @@ class CameraNode:
         truth = None if exposure.truth is None else Truth(sequence=sequence, boxes=list(exposure.truth))
         return FrameEmission(tuple(map(bytes, chunks)), truth, due_ms)
 
-    def _lookup(self, sensor: CameraSensor) -> NDArray[np.uint8]:
-        if sensor not in self._lookups:
-            self._lookups = {sensor: sensor.lookup(self.codebook)}  # of the present part only: files may all differ
-        return self._lookups[sensor]
+    def _lookup(self, sensor: CameraSensor, codebook: Codebook) -> NDArray[np.uint8]:
+        key = sensor, codebook.digest
+        if key not in self._lookups:
+            self._lookups = {key: sensor.lookup(codebook)}  # of the present part only: files may all differ
+        return self._lookups[key]
 
-    def _moved(self, codes: CodeMosaic, due_ms: int) -> bool:
-        """Whether anything moved since the last frame that was sent, by block means of codes; remembers it if so."""
+    def _moved(self, codes: CodeMosaic, codebook: Codebook, due_ms: int) -> bool:
+        """Whether anything moved since the last frame that was sent, by sums of codes in blocks; remembers it if so."""
         height, width = (side - side % GATE_CELLS for side in codes.shape)
         cut = codes[:height, :width].reshape(height // GATE_CELLS, GATE_CELLS, width // GATE_CELLS, GATE_CELLS)
-        blocks: NDArray[np.float64] = cut.mean(axis=(1, 3))
-        before = self._sent_blocks
-        still = (
-            before is not None
-            and before.shape == blocks.shape
-            and float((np.abs(blocks - before) > GATE_CODES).mean()) <= GATE_SHARE
-            and due_ms - self._sent_ms < GATE_REST_S * 1000
-        )
+        blocks: NDArray[np.int64] = cut.sum(axis=(1, 3), dtype=np.int64)
+        most = round(GATE_SHIFT * 2**codebook.bits * GATE_CELLS**2)
+        still = False
+        if self._sent is not None:
+            digest, before, sent_ms = self._sent
+            alike = digest == codebook.digest and before.shape == blocks.shape and blocks.size > 0
+            moving = (np.abs(blocks - before) > most).sum() if alike else blocks.size
+            still = alike and moving <= GATE_SHARE * blocks.size and due_ms - sent_ms < GATE_REST_S * 1000
         if not still:
-            self._sent_blocks, self._sent_ms = blocks, due_ms
+            self._sent = codebook.digest, blocks, due_ms
         return not still
+
+
+def _shortened(error: GammawearError) -> str:
+    text = str(error)
+    return text if len(text) <= MAX_ERROR_CHARS else text[: MAX_ERROR_CHARS - 1] + "…"
 
 
 def _for_images(codebook: Codebook) -> Codebook:

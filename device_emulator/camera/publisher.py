@@ -10,8 +10,8 @@ from device_emulator.node import NodePublisher
 from protocol.connection import BrokerSettings
 from protocol.topics import Kind, topic
 
-QUEUE_LIMIT: Final = 120
-"""Messages that wait while the broker is away: a frame is a few; an old one is worth less than its memory."""
+QUEUE_LIMIT: Final = 1024
+"""Messages that wait while the broker is away: eight of the largest frames, 16 MB of chunks of the usual size."""
 
 
 class CameraPublisher(NodePublisher):

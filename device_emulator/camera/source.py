@@ -12,6 +12,7 @@ import numpy as np
 
 from device_emulator.camera.raw_files import RawLayout, raw_paths, read_raw
 from device_emulator.camera.scenes import CLASSES, Walkabout
+from protocol.frame import MAX_BINNING
 from protocol.messages import SourceKind, TrueBox
 from quantization.errors import FrameError
 from quantization.exposure import Noise, expose
@@ -20,7 +21,7 @@ from quantization.raw import CameraSensor, Cfa, RawFrame
 EMULATED: Final = CameraSensor("emulated", Cfa.RGGB)
 """12 bits, black at 0: the part of a camera that watches a generated scene."""
 CACHED_FRAMES: Final = 16
-"""Decoded files that a looping folder keeps."""
+"""Frames that a looping folder keeps, binned."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,15 +83,23 @@ class FolderSource:
             raise FrameError("file", f"{path}: no RAW file is in this folder")
         self._loop = loop
         self._max_pixels = max_pixels
-        self._read = lru_cache(maxsize=CACHED_FRAMES)(lambda one: read_raw(one, layout))
+        self._layout = layout
+        self._exposed = lru_cache(maxsize=CACHED_FRAMES)(self._expose)
         self.name = path.name[:64]
-        self.adc_bits = self._first_readable().sensor.adc_bits
+        self.adc_bits = self._first_readable().frame.sensor.adc_bits
 
-    def _first_readable(self) -> RawFrame:
+    def _expose(self, path: Path) -> Exposure:
+        frame = read_raw(path, self._layout)
+        binning = 1
+        while frame.counts.size // binning**2 > self._max_pixels and binning < MAX_BINNING:
+            binning += 1
+        return Exposure(frame.binned(binning), binning)
+
+    def _first_readable(self) -> Exposure:
         reasons = []
         for path in self._paths:
             try:
-                return self._read(path)
+                return self._exposed(path)
             except FrameError as error:
                 reasons.append(error)
         raise reasons[0]
@@ -99,11 +108,7 @@ class FolderSource:
         """See :class:`FrameSource`."""
         if number >= len(self._paths) and not self._loop:
             return None
-        frame = self._read(self._paths[number % len(self._paths)])
-        binning = 1
-        while frame.counts.size // binning**2 > self._max_pixels:
-            binning += 1
-        return Exposure(frame.binned(binning), binning)
+        return self._exposed(self._paths[number % len(self._paths)])
 
 
 class SceneSource:
