@@ -121,7 +121,7 @@ def execute(run: Run, data: Path) -> dict[str, Any]:
     settings = DetectorSettings(epochs=TASKS[run.task].epochs, seed=run.seed)
     row: dict[str, Any] = {**asdict(run), "epochs": settings.epochs, "classes": classes, "pictures": len(test)}
     if run.curve == "jpeg":
-        model, gain = train_on_jpegs(train, len(classes), settings)
+        model, gain = train_on_jpegs(train, len(classes), settings, TASKS[run.task].variation)
         row["jpeg"] = score_jpegs(model, test, gain, TEST_SEED)
     else:
         model, gain = train_detector(

@@ -21,7 +21,7 @@ from PIL import Image
 from benchmarks.frame_bytes import developed, jpeg, sizes
 from models.vision.detector import Detector, DetectorConfig
 from models.vision.fit import DetectorFit, DetectorSettings, JointDetector, evaluate
-from models.vision.shots import HEIGHT, SENSOR, WIDTH, Shot, Shots, View, brightness
+from models.vision.shots import HEIGHT, SENSOR, WIDTH, Shot, Shots, Variation, View, brightness
 from models.vision.train import LIGHTS
 from models.vision.unprocess import Camera
 from quantization.exposure import filtered
@@ -55,6 +55,7 @@ class JpegShots(Shots):
         gain: as :class:`Shots` takes it.
         seed: of everything random.
         quality: 1 to 95; None draws one within :data:`TRAINED` for every shot.
+        variation: in training.
         width: of the mosaics, photosites.
         height: likewise.
     """
@@ -66,10 +67,11 @@ class JpegShots(Shots):
         gain: float,
         seed: int,
         quality: int | None = None,
+        variation: Variation | None = None,
         width: int = WIDTH,
         height: int = HEIGHT,
     ) -> None:
-        super().__init__(views, gain=gain, seed=seed, width=width, height=height)
+        super().__init__(views, gain=gain, seed=seed, variation=variation, width=width, height=height)
         self._quality = quality
 
     def describe(self) -> list[float]:
@@ -109,14 +111,16 @@ def white_balance(frame: RawFrame) -> NDArray[np.float32]:
     return (means[1] / means).astype(np.float32)
 
 
-def train_on_jpegs(train: list[View], classes: int, settings: DetectorSettings) -> tuple[JointDetector, float]:
+def train_on_jpegs(
+    train: list[View], classes: int, settings: DetectorSettings, variation: Variation | None = None
+) -> tuple[JointDetector, float]:
     """As :func:`models.vision.tasks.train_detector`, on JPEGs of all qualities.
 
     Returns:
         The detector and the gain.
     """
     gain = brightness(train)
-    shots = JpegShots(train, gain=gain, seed=settings.seed)
+    shots = JpegShots(train, gain=gain, seed=settings.seed, variation=variation)
     torch.manual_seed(settings.seed)
     model = JointDetector(UnquantizedPlanes(), Detector(DetectorConfig(classes)))
     return DetectorFit(model, shots, settings).run(), gain

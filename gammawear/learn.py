@@ -26,7 +26,7 @@ from models.train import QuantizerKind, TrainSettings, train_bundle
 from models.vision.bundle import SHIPPED as SHIPPED_DETECTORS
 from models.vision.bundle import DetectorBundle, load_detector
 from quantization.codebook import Codebook
-from quantization.errors import GammawearError, TrainingError
+from quantization.errors import BundleError, GammawearError, TrainingError
 from quantization.gamma import INITIAL_GAMMA, Init
 
 train_app = typer.Typer(no_args_is_help=True, help="Train a quantizer and a network together.")
@@ -303,7 +303,11 @@ def list_bundles(
     table = Table("bundle", "signal", "window", "activities", "macro-F1", "codebook", "where")
     for root in (SHIPPED, bundles):
         for folder in bundle_folders(root):
-            one = load_bundle(folder)
+            try:
+                one = load_bundle(folder)
+            except BundleError as error:
+                _NOTES.print(f"{error}", highlight=False, soft_wrap=True)
+                continue
             scores = one.manifest.scores
             table.add_row(
                 one.reference,
@@ -319,7 +323,11 @@ def list_bundles(
     detectors = Table("detector", "codes", "finds", "AP50", "pictures", "codebook", "where")
     for root in (SHIPPED_DETECTORS, bundles):
         for folder in bundle_folders(root, DETECTOR):
-            found = load_detector(folder)
+            try:
+                found = load_detector(folder)
+            except BundleError as error:
+                _NOTES.print(f"{error}", highlight=False, soft_wrap=True)
+                continue
             detectors.add_row(
                 found.reference,
                 f"{found.codebook.bits} bit",

@@ -132,6 +132,9 @@ def gateway_command(
     bundles: options.Bundles = None,
     metrics_port: Annotated[int, typer.Option(min=0, max=65535, help="Of /metrics; 0 for any.")] = DEFAULT_METRICS_PORT,
     metrics_address: Annotated[str, typer.Option(help="0.0.0.0 for other machines.")] = "127.0.0.1",
+    previews: Annotated[
+        bool | None, typer.Option(help="Serve what cameras see beside /metrics; by default to this machine only.")
+    ] = None,
     per_device: Annotated[bool, typer.Option(help="Series for each device: for small fleets.")] = False,
     batch: Annotated[int, typer.Option(min=1, max=1024, help="Windows that the network takes at once.")] = 64,
     deadline: Annotated[float, typer.Option(min=0, help="Milliseconds that a window waits for others.")] = 20.0,
@@ -160,6 +163,7 @@ def gateway_command(
         metrics_port=metrics_port,
         metrics_address=metrics_address,
         per_device=per_device,
+        previews=previews,
     )  # fmt: skip
     gateway = Gateway(settings)
     names = ", ".join(bundle.reference for bundle in gateway.bundles.serving)

@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
 
 from models.bundle import SHIPPED, Bundle, load_bundle
-from models.bundle_files import ACTIVITY, CODEBOOK_FILE, DETECTOR, MANIFEST_FILE, MODEL_FILE, Format, bundle_folders
+from models.bundle_files import (
+    ACTIVITY,
+    CODEBOOK_FILE,
+    DETECTOR,
+    MANIFEST_FILE,
+    MODEL_FILE,
+    Format,
+    bundle_folders,
+    said_format,
+)
 from models.vision.bundle import SHIPPED as SHIPPED_DETECTORS
 from models.vision.bundle import DetectorBundle, load_detector
 from quantization.entropy import coder_of
@@ -94,7 +103,13 @@ class Shelf(ABC, Generic[B]):
 
     def _folders_in(self, root: Path) -> list[Path]:
         try:
-            return bundle_folders(root, self.kind)
+            found: list[Path] = bundle_folders(root, self.kind)
+            # Whose manifest has become unreadable says of no kind any more that it is.
+            mine = (folder for folder in self._known if folder.parent == root)
+            torn: list[Path] = [
+                folder for folder in mine if (folder / MANIFEST_FILE).exists() and not said_format(folder)
+            ]
+            return sorted({*found, *torn})
         except OSError as error:
             logger.warning("%s cannot be listed, its bundles stay as they are: %s", root, error.strerror)
             return [folder for folder in self._known if folder.parent == root]

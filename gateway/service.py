@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import time
 from collections.abc import AsyncIterator
@@ -65,6 +66,8 @@ class GatewaySettings(BaseModel):
     metrics_port: int | None = Field(default=None, ge=0, le=65_535)
     """None: no HTTP server; 0: any free port (:attr:`Gateway.metrics_port` says which)."""
     metrics_address: str = "127.0.0.1"
+    previews: bool | None = None
+    """Serve pictures of what cameras see beside the metrics; None: only on a loopback address."""
     per_device: bool = False
     """Series of each device: only for a bounded, trusted fleet."""
     silent_after_s: float = Field(default=SILENT_AFTER_S, gt=0)
@@ -201,9 +204,22 @@ class Gateway:
         if port is None:
             yield
             return
-        serving = serving_metrics(self.registry, self.settings.metrics_address, port, self.cameras.page)
+        address, previews = self.settings.metrics_address, self.settings.previews
+        shown = _is_loopback(address) if previews is None else previews
+        serving = serving_metrics(self.registry, address, port, self.cameras.page if shown else _nothing)
         async with serving as self.metrics_port:
             try:
                 yield
             finally:
                 self.metrics_port = None
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"
+
+
+def _nothing(_: str) -> None:
+    return None

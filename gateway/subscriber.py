@@ -1,10 +1,10 @@
 """The gateway's one connection to the broker: what it listens to, what it says, and when it acknowledges.
 
 Subscriptions are ``imu``, ``status``, ``label``, ``frame`` and ``truth`` of every device, QoS 1 in a session that the
-broker keeps. A message
-is acknowledged after :meth:`~gateway.pipeline.Pipeline.feed` has returned, that is, once a packet is checked, decoded
-and in its device's window buffer (or held for at most 0.3 s for one that is missing): a crash loses what had not made a
-window yet, at most one per device. That is for packets sent with QoS 1; what a device sends with QoS 0 comes as QoS 0.
+broker keeps. A message is acknowledged after :meth:`~gateway.pipeline.Pipeline.feed` has returned: once a packet is
+checked, decoded and in its device's window buffer (or held for at most 0.3 s for one that is missing), once a chunk is
+checked and in its frame. A crash loses what had not made a window or an answer yet, at most one window per device. That
+is for what is sent with QoS 1; what a device sends with QoS 0 comes as QoS 0.
 """
 
 from __future__ import annotations

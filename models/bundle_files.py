@@ -178,9 +178,15 @@ def next_version(root: Path, name: str, kind: Format = ACTIVITY) -> int:
 
 def says_detector(folder: Path) -> bool:
     """Whether a bundle's manifest says that it is of a detector; False if it cannot be read."""
+    return said_format(folder) == DETECTOR
+
+
+def said_format(folder: Path) -> str | None:
+    """What a bundle's manifest says that it is; None if it cannot be read."""
     try:
         with (folder / MANIFEST_FILE).open("rb") as file:
             document = json.loads(file.read(MAX_MANIFEST_BYTES))
     except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(document, dict) and document.get("format") == DETECTOR
+        return None
+    said = document.get("format") if isinstance(document, dict) else None
+    return said if isinstance(said, str) else None

@@ -3,11 +3,12 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from camera_stack import save_untrained
 from factories import codebook, tiny_bundle
 from test_gateway_support import Rig, Wearer
 
-from gateway.bundles import BundleStore
-from models.bundle_files import MODEL_FILE
+from gateway.bundles import BundleStore, DetectorStore
+from models.bundle_files import MANIFEST_FILE, MODEL_FILE
 
 
 def test_the_highest_version_of_a_codebook_serves(tmp_path: Path) -> None:
@@ -71,3 +72,16 @@ def test_a_reload_does_not_drop_a_stream(tmp_path: Path) -> None:
     wearer.send(rig, 1)
     assert rig.pipeline.flushes == {"removed": 1}
     assert rig.pipeline.refusals.packets == {"unknown_codebook": 1}
+
+
+def test_a_detector_whose_manifest_is_torn_goes_on_as_it_was_loaded(tmp_path: Path) -> None:
+    save_untrained(tmp_path)
+    store = DetectorStore((tmp_path,))
+    (served,) = store.serving
+    manifest = tmp_path / "tiny@1" / MANIFEST_FILE
+    manifest.write_bytes(manifest.read_bytes()[:100])
+    assert store.reload()
+    assert (store.serving, store.damaged) == ([served], 1)
+    shutil.rmtree(tmp_path / "tiny@1")
+    assert store.reload()
+    assert (store.serving, store.damaged) == ([], 0)

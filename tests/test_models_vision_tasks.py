@@ -40,9 +40,9 @@ def picture(name: str, split: str) -> Picture:
 
 def test_light_values_are_those_of_the_colours():
     values = light_values(shots())
-    assert values.shape == (2 * 32 * 24, 3), "of each cell its red, a green and its blue"
-    assert np.median(values[: 32 * 24], axis=0) == pytest.approx([0.1, 0.2, 0.4], rel=0.15)
-    assert np.median(values[32 * 24 :], axis=0) == pytest.approx([0.2, 0.1, 0.1], rel=0.15)
+    assert values.shape == (2 * 8 * 6, 3), "of every sixteenth cell its red, a green and its blue"
+    assert np.median(values[: 8 * 6], axis=0) == pytest.approx([0.1, 0.2, 0.4], rel=0.15)
+    assert np.median(values[8 * 6 :], axis=0) == pytest.approx([0.2, 0.1, 0.1], rel=0.15)
 
 
 @pytest.mark.parametrize("bits", [1, 4, 8])

@@ -102,10 +102,10 @@ def views(task: DetectionTask, pictures: PictureSet) -> tuple[list[View], list[V
 
 
 def light_values(shots: Shots) -> Floats:
-    """``[n, 3]`` fractions of full scale of red, green and blue in plain shots of every view."""
+    """``[n, 3]`` fractions of full scale of red, green and blue: every sixteenth cell in plain shots of every view."""
     columns = []
     for index in range(len(shots.views)):
-        red, green, _, blue = shots.plain(index).planes
+        red, green, _, blue = shots.plain(index).planes[:, ::4, ::4]
         columns.append(np.stack([red.ravel(), green.ravel(), blue.ravel()], axis=1))
     return np.concatenate(columns)
 
