@@ -136,3 +136,59 @@ def test_a_folder_without_a_frame_is_refused(tmp_path):
     (tmp_path / "bad.dng").write_bytes(b"nothing")
     with pytest.raises(FrameError, match=r"bad\.dng"):
         FolderSource(tmp_path, layout=None, max_pixels=10**6, loop=True)
+
+
+def test_a_codebook_that_comes_during_an_exposure_takes_effect_with_the_next(monkeypatch):
+    node, other = scene_node(BOOK), image_codebook(8)
+    exposed = node.source.at
+
+    def configured(number, t_s):
+        exposure = exposed(number, t_s)
+        if number == 1:
+            node.apply_config(Config.with_codebook(other))
+        return exposure
+
+    monkeypatch.setattr(node.source, "at", configured)
+    books = [BOOK, BOOK, other]
+    for number, book in enumerate(books):
+        frame = whole(node.next_frame())
+        assert frame.header.short_digest == book.short_digest
+        wanted = exposed(number, number / 2).frame.codes(EMULATED.lookup(book))
+        assert (decode_frame(frame.header, frame.coded, book) == wanted).all()
+
+
+def test_an_error_is_said_until_the_next_good_frame():
+    source = Still()
+    source.broken = {0}
+    node = CameraNode("c", source, BOOK)
+    node.next_frame()
+    assert "ends early" in node.status().error
+    before = node.revision
+    node.next_frame()
+    assert node.status().error is None
+    assert node.revision > before
+    node.refuse_config(CodebookError("not this one"))
+    node.next_frame()
+    assert node.status().error == "not this one", "a good frame says nothing of the configuration"
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_the_gate_sees_movement_at_any_depth_and_noise_at_none(bits):
+    source, rng = Still(), np.random.default_rng(0)
+    node = CameraNode("c", source, image_codebook(bits), fps=10.0, gated=True)
+    sent = []
+    for number in range(40):
+        source.counts = rng.normal(600, 60, (64, 64)).clip(0, 4095).astype(np.uint16)
+        if number >= 20:
+            source.counts[:16, :16] = 3000
+        sent.append(bool(node.next_frame().chunks))
+    assert [number for number, there in enumerate(sent) if there] == [0, 20]
+
+
+def test_a_frame_that_is_too_large_to_send_is_said(tmp_path):
+    (tmp_path / "layout.json").write_text('{"width": 2048, "height": 2048, "cfa": "RGGB", "adc_bits": 12}')
+    np.zeros((2048, 2048), dtype="<u2").tofile(tmp_path / "a.raw")
+    node = CameraNode("c", FolderSource(tmp_path, layout=None, max_pixels=10**8, loop=False), BOOK)
+    assert not node.next_frame().chunks
+    assert "2048 × 2048" in node.status().error or "4194304" in node.status().error
+    assert node.next_frame() is None
