@@ -13,6 +13,7 @@ from gateway.bundles import BundleStore, DetectorStore
 from models.bundle import load_bundle
 from models.bundle_files import (
     ACTIVITY,
+    CARD_FILE,
     CODEBOOK_FILE,
     DETECTOR,
     MANIFEST_FILE,
@@ -31,6 +32,7 @@ from models.vision.bundle import (
     rounded,
     save_detector,
 )
+from models.vision.card import detector_card
 from models.vision.detector import Detector, DetectorConfig
 from models.vision.fit import JointDetector
 from quantization.baselines import linear
@@ -333,3 +335,16 @@ def test_every_shipped_detector_loads_and_looks():
         assert bundle.manifest.scores.ap50 > 0.5
         maps = bundle.maps(np.zeros((64, 96), np.uint8), Cfa.RGGB)
         assert all(bool(torch.isfinite(part).all()) for part in maps)
+
+
+@pytest.mark.parametrize("folder", bundle_folders(SHIPPED, DETECTOR), ids=lambda folder: folder.name)
+def test_what_ships_loads_says_what_it_is_and_sees(folder):
+    bundle = load_detector(folder)
+    assert (folder / CARD_FILE).read_text(encoding="utf-8") == detector_card(bundle)
+    assert bundle.manifest.data.licence.startswith(("Apache-2.0", "MIT")), "its weights may be used by anyone"
+    codes = np.random.default_rng(0).integers(0, 2**bundle.codebook.bits, (240, 320), dtype=np.uint8)
+    assert len(bundle.detect(codes, Cfa.RGGB).scores) <= 100
+
+
+def test_both_detectors_ship():
+    assert [folder.name.split("@")[0] for folder in bundle_folders(SHIPPED, DETECTOR)] == ["bccd", "street"]
