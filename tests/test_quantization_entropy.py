@@ -205,11 +205,11 @@ def test_without_a_folder_for_the_cache_it_compiles_all_the_same(monkeypatch):
 
     real, asked = numba.njit, []
 
-    def njit(signature, *, cache=False):
+    def njit(signature, *, nogil, cache=False):
         asked.append(cache)
         if cache:
             raise RuntimeError("cannot cache function: no locator available")
-        return real(signature)
+        return real(signature, nogil=nogil)
 
     def twice(value: int) -> int:
         return 2 * value
