@@ -33,7 +33,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
-from torch.nn import functional
 
 from benchmarks.machine import RESULTS, commit, machine
 from models.vision.bccd import BCCD
@@ -43,6 +42,7 @@ from protocol.frame import Chunk, decode_frame, frame_chunks
 from quantization import plane_coder
 from quantization.codebook import Codebook
 from quantization.codec import pack, unpack
+from quantization.exposure import demosaiced
 from quantization.gamma_image import ImageQuantizer
 from quantization.raw import CodeMosaic, RawFrame, to_mosaic, to_planes
 
@@ -168,17 +168,7 @@ def image_coders(codecs: Any, bits: int) -> dict[str, tuple[Callable[[Any], byte
 
 def developed(frame: RawFrame, gains: NDArray[np.float32]) -> Image.Image:
     """A frame as a camera shows it: ``gains`` are of red, green and blue."""
-    planes = to_planes(frame.counts, frame.sensor.cfa).astype(np.float32) / np.float32(frame.sensor.white)
-    height, width = frame.counts.shape
-    known = torch.zeros(3, 1, height, width)
-    mask = torch.zeros(3, 1, height, width)
-    for colour, plane, position in zip((0, 1, 1, 2), planes, frame.sensor.cfa.positions, strict=True):
-        at = (colour, 0, slice(position >> 1, None, 2), slice(position & 1, None, 2))
-        known[at] = torch.from_numpy(plane)
-        mask[at] = 1.0
-    kernel = torch.tensor([[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]])[None, None]
-    between = functional.conv2d(known, kernel, padding=1) / functional.conv2d(mask, kernel, padding=1)
-    light = torch.where(mask > 0, known, between)[:, 0].permute(1, 2, 0).numpy()
+    light = demosaiced(frame.counts.astype(np.float32) / np.float32(frame.sensor.white), frame.sensor.cfa)
     linear = np.clip(light * gains, 0, 1)
     srgb = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
     return Image.fromarray(np.rint(255 * srgb).astype(np.uint8))

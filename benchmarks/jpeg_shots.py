@@ -9,7 +9,6 @@ the exposure exactly, which leans to its side. It neither removes noise nor shar
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, cast
 
@@ -48,35 +47,14 @@ class JpegShot(Shot):
 
 
 class JpegShots(Shots):
-    """Photographs, each developed, compressed and decoded.
+    """Photographs, each developed, compressed and decoded; made like :class:`Shots`."""
 
-    Args:
-        views: what to photograph.
-        gain: as :class:`Shots` takes it.
-        seed: of everything random.
-        quality: 1 to 95; None draws one within :data:`TRAINED` for every shot.
-        variation: in training.
-        width: of the mosaics, photosites.
-        height: likewise.
-    """
-
-    def __init__(
-        self,
-        views: Sequence[View],
-        *,
-        gain: float,
-        seed: int,
-        quality: int | None = None,
-        variation: Variation | None = None,
-        width: int = WIDTH,
-        height: int = HEIGHT,
-    ) -> None:
-        super().__init__(views, gain=gain, seed=seed, variation=variation, width=width, height=height)
-        self._quality = quality
+    quality: int | None = None
+    """1 to 95; None draws one within :data:`TRAINED` for every shot."""
 
     def describe(self) -> list[float]:
         """What tells these shots from others."""
-        return [*super().describe(), float(self._quality or -1)]
+        return [*super().describe(), float(self.quality or -1)]
 
     def lengths(self, light: float = 1.0) -> list[int]:
         """Bytes of the JPEG of every plain shot."""
@@ -95,7 +73,7 @@ class JpegShots(Shots):
     ) -> JpegShot:
         taken = super()._shoot(view, camera, exposure, rng, zoom=zoom, offset=offset, flip=flip)
         # Drawn after the noise: the exposure is the very one that other curves get.
-        quality = self._quality or int(rng.integers(TRAINED[0], TRAINED[1] + 1))
+        quality = self.quality or int(rng.integers(TRAINED[0], TRAINED[1] + 1))
         level = (1.0 if camera is None else float(camera.gains[1])) / (self._gain * exposure)
         data = jpeg(developed(taken.frame, white_balance(taken.frame) * np.float32(level)), quality)
         decoded = np.asarray(Image.open(io.BytesIO(data)), dtype=np.float32)
@@ -130,7 +108,8 @@ def score_jpegs(model: JointDetector, test: list[View], gain: float, seed: int) 
     """Average precision and bytes, by quality and light."""
     found: dict[str, dict[str, Any]] = {}
     for quality in QUALITIES:
-        shots = JpegShots(test, gain=gain, seed=seed, quality=quality)
+        shots = JpegShots(test, gain=gain, seed=seed)
+        shots.quality = quality
         found[str(quality)] = {
             f"{light:g}": {**asdict(evaluate(model, shots, light)), **sizes(shots.lengths(light), WIDTH * HEIGHT)}
             for light in LIGHTS

@@ -1,7 +1,6 @@
 """The live score of a detector: average precision and recall at an IoU of 0.5, over the last frames with a known truth.
 
-The precision is interpolated at 101 recalls, as COCO does (Lin et al. 2014, arXiv 1405.0312). Of one class's detections
-the surest takes the true box that it overlaps most; a true box is taken once.
+The precision is interpolated at 101 recalls, as COCO does (Lin et al. 2014, arXiv 1405.0312).
 """
 
 from __future__ import annotations
@@ -12,12 +11,13 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
+from torch import Tensor
 
+from models.vision.matching import hits
 from protocol.messages import FoundBox, TrueBox
 
 ROLLING_FRAMES: Final = 200
-IOU: Final = 0.5
 _RECALLS: Final = np.linspace(0, 1, 101)
 
 
@@ -95,16 +95,7 @@ class LiveDetectionScore:
 def _match(truth: Sequence[TrueBox], found: Sequence[FoundBox]) -> _Scored:
     """One class in one frame."""
     surest = sorted(found, key=lambda one: -one.score)
-    overlaps = _overlaps(_array(surest), _array(truth))
-    free = np.ones(len(truth), dtype=bool)
-    hits = []
-    for row in overlaps:
-        best = int(np.argmax(np.where(free, row, -1))) if len(truth) else -1
-        hit = best >= 0 and bool(free[best]) and bool(row[best] >= IOU)
-        if hit:
-            free[best] = False
-        hits.append(hit)
-    return _Scored([one.score for one in surest], hits, len(truth))
+    return _Scored([one.score for one in surest], hits(_sides(surest), _sides(truth)), len(truth))
 
 
 def _average_precision(frames: Sequence[_Scored]) -> float:
@@ -121,14 +112,5 @@ def _average_precision(frames: Sequence[_Scored]) -> float:
     return float(np.where(at < len(envelope), envelope[np.minimum(at, len(envelope) - 1)], 0.0).mean())
 
 
-def _array(boxes: Sequence[TrueBox]) -> NDArray[np.float64]:
-    return np.array([one.box for one in boxes], dtype=np.float64).reshape(-1, 4)
-
-
-def _overlaps(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
-    corner = np.maximum(first[:, None, :2], second[None, :, :2])
-    other = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    shared = np.prod(np.maximum(other - corner, 0), axis=2)
-    areas = [np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) for boxes in (first, second)]
-    overlap: NDArray[np.float64] = shared / np.maximum(areas[0][:, None] + areas[1][None, :] - shared, 1e-9)
-    return overlap
+def _sides(boxes: Sequence[TrueBox]) -> Tensor:
+    return torch.tensor([one.box for one in boxes], dtype=torch.float64).reshape(-1, 4)

@@ -29,13 +29,11 @@ class Frame:
     Args:
         header: what all of its chunks said.
         coded: the coded bytes.
-        first_ns: when the first chunk to arrive did.
-        received_ns: when the last one did.
+        received_ns: when the last of its chunks to arrive did.
     """
 
     header: FrameHeader
     coded: bytes
-    first_ns: int
     received_ns: int
 
 
@@ -125,7 +123,7 @@ class FrameAssembler:
         partial = self._partial.get((camera, header.sequence))
         if partial is None:
             if chunk.count == 1:
-                return self._complete(camera, Frame(header, chunk.payload, now_ns, now_ns))
+                return self._complete(camera, Frame(header, chunk.payload, now_ns))
             partial = self._begin(camera, chunk, now_ns)
         elif partial.header != header or len(partial.present) != chunk.count:
             raise FrameError("contradiction", f"frame {header.sequence} was another one in the chunks before")
@@ -141,7 +139,7 @@ class FrameAssembler:
         if partial.missing:
             return None
         self._take((camera, header.sequence))
-        return self._complete(camera, Frame(header, bytes(partial.coded), partial.first_ns, now_ns))
+        return self._complete(camera, Frame(header, bytes(partial.coded), now_ns))
 
     def expire(self, now_ns: int) -> None:
         """Give up what has waited too long. :meth:`push` does this, too: call it where chunks may stop coming."""

@@ -13,8 +13,8 @@ from PIL import Image, ImageDraw
 
 from protocol.messages import FoundBox
 from quantization.codebook import Codebook
-from quantization.exposure import Light
-from quantization.raw import PLANES, Cfa, CodeMosaic
+from quantization.exposure import demosaiced
+from quantization.raw import PLANES, Cfa, CodeMosaic, sites
 
 JPEG_QUALITY: Final = 75
 LONGEST_SIDE: Final = 640
@@ -69,32 +69,15 @@ def develop(codes: CodeMosaic, cfa: Cfa, codebook: Codebook) -> NDArray[np.uint8
 
     Bilinear demosaicing, white balance by the grey-world assumption, brightness by the mean.
     """
-    light = np.zeros((*codes.shape, 3), dtype=np.float32)
+    behind = np.empty(codes.shape, dtype=np.float32)
     for plane, position in enumerate(cfa.positions):
-        at = slice(position >> 1, None, 2), slice(position & 1, None, 2)
-        light[(*at, PLANES[plane])] = codebook.levels[PLANES[plane]].astype(np.float32)[codes[at]]
-    light = _interpolated(light).clip(0, 1)
+        levels = codebook.levels[PLANES[plane]].astype(np.float32)
+        behind[sites(position)] = levels[codes[sites(position)]]
+    light = demosaiced(behind, cfa).clip(0, 1)
     means = light.mean(axis=(0, 1)).clip(1e-4, None)
     balanced = light * (_MIDDLE / means)
     developed: NDArray[np.uint8] = np.rint(255 * balanced.clip(0, 1) ** _GAMMA).astype(np.uint8)
     return developed
-
-
-def _interpolated(light: Light) -> Light:
-    """Fill in the colours that a filter array let through at other photosites; ``[H, W, 3]``, 0 where unknown."""
-    height, width = light.shape[:2]
-    # "reflect" keeps each colour at its parity.
-    padded = np.pad(light, ((1, 1), (1, 1), (0, 0)), mode="reflect")
-
-    def shifted(down: int, across: int) -> Light:
-        return padded[1 + down : 1 + down + height, 1 + across : 1 + across + width]
-
-    beside = shifted(-1, 0) + shifted(1, 0) + shifted(0, -1) + shifted(0, 1)
-    corners = shifted(-1, -1) + shifted(-1, 1) + shifted(1, -1) + shifted(1, 1)
-    # Of red and blue there is one photosite in four: the means of two or of four neighbours; of green one in two.
-    filled: Light = light + beside / np.float32(2) + corners / np.float32(4)
-    filled[:, :, 1] = light[:, :, 1] + beside[:, :, 1] / np.float32(4)
-    return filled
 
 
 def _jpeg(picture: Image.Image) -> bytes:

@@ -45,7 +45,7 @@ from typing import Final
 from quantization import codec
 from quantization.codebook import MAX_BITS, SHORT_DIGEST_BYTES, Codebook
 from quantization.errors import CodebookError, FrameError
-from quantization.raw import COLOURS, Cfa, CodeMosaic, check_size
+from quantization.raw import Cfa, CodeMosaic, check_images, check_size
 
 MAGIC: Final = b"F1"
 CHUNK_HEADER_BYTES: Final = 40
@@ -249,7 +249,7 @@ def frame_chunks(
         FrameError: a mosaic or a number out of range, or more chunks than 65535.
         CodebookError: the codebook is not one for images, or codes that do not fit it.
     """
-    _check_images(codebook)
+    check_images(codebook)
     if not 1 <= max_payload <= MAX_CHUNK_PAYLOAD_BYTES:
         raise FrameError("field", f"a payload of at most {max_payload} bytes is not in 1 .. {MAX_CHUNK_PAYLOAD_BYTES}")
     coder, coded = _coded(codes, codebook.bits, compress=compress)
@@ -287,7 +287,7 @@ def decode_frame(header: FrameHeader, coded: bytes, codebook: Codebook) -> CodeM
     if zlib.crc32(coded) != header.crc:
         raise FrameError("checksum", "the coded bytes do not match their CRC-32")
     try:
-        _check_images(codebook)
+        check_images(codebook)
     except CodebookError as error:
         raise FrameError("codebook", str(error)) from error
     if header.coder is FrameCoder.PLAIN:
@@ -312,8 +312,3 @@ def _coded(codes: CodeMosaic, bits: int, *, compress: bool) -> tuple[FrameCoder,
         if coded is not None:
             return FrameCoder.CONTEXT, coded
     return FrameCoder.PLAIN, plain
-
-
-def _check_images(codebook: Codebook) -> None:
-    if codebook.channels != COLOURS:
-        raise CodebookError(f"a codebook for images has {', '.join(COLOURS)}, not {', '.join(codebook.channels)}")

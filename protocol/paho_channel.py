@@ -143,8 +143,10 @@ class Channel:
         if answer.done():
             return answer.result()
         if self.closed.done():
+            # A port of TLS takes what we said for nonsense, and says nothing that we could read.
+            hint = "" if self._opening.settings.tls else "; does it want TLS on this port?"
             raise ChannelError(
-                f"{address} closed the connection instead of answering {what} ({self.closed.result()})",
+                f"{address} closed the connection instead of answering {what} ({self.closed.result()}){hint}",
                 closed_early=what == "CONNECT",
             )
         raise ChannelError(

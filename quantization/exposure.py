@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from quantization.raw import PLANES, CameraSensor, Mosaic, RawFrame
+from quantization.raw import PLANES, CameraSensor, Cfa, Mosaic, RawFrame, sites
 
 Light = NDArray[np.float32]
 """Fractions of full scale: ``[H, W, 3]`` in colour, ``[H, W]`` behind a filter array."""
@@ -54,9 +54,28 @@ def filtered(light: Light, sensor: CameraSensor) -> Light:
     """``[H, W, 3]`` light to the ``[H, W]`` that gets through the filter array (sides even)."""
     behind = np.empty(light.shape[:2], dtype=np.float32)
     for plane, position in enumerate(sensor.cfa.positions):
-        at = slice(position >> 1, None, 2), slice(position & 1, None, 2)
+        at = sites(position)
         behind[at] = light[(*at, PLANES[plane])]
     return behind
+
+
+def demosaiced(behind: Light, cfa: Cfa) -> Light:
+    """``[H, W]`` light behind a filter array to ``[H, W, 3]``: the other colours of a photosite by bilinear means."""
+    light = np.zeros((*behind.shape, 3), dtype=np.float32)
+    for plane, position in enumerate(cfa.positions):
+        light[(*sites(position), PLANES[plane])] = behind[sites(position)]
+    height, width = behind.shape
+    padded = np.pad(light, ((1, 1), (1, 1), (0, 0)), mode="reflect")  # which keeps each colour at its parity
+
+    def shifted(down: int, across: int) -> Light:
+        return padded[1 + down : 1 + down + height, 1 + across : 1 + across + width]
+
+    beside = shifted(-1, 0) + shifted(1, 0) + shifted(0, -1) + shifted(0, 1)
+    corners = shifted(-1, -1) + shifted(-1, 1) + shifted(1, -1) + shifted(1, 1)
+    # Of red and blue there is one photosite in four: the means of two or of four neighbours; of green one in two.
+    filled: Light = light + beside / np.float32(2) + corners / np.float32(4)
+    filled[:, :, 1] = light[:, :, 1] + beside[:, :, 1] / np.float32(4)
+    return filled
 
 
 def expose(

@@ -98,8 +98,7 @@ class CameraSensor:
         Raises:
             CodebookError: the codebook is not one for images.
         """
-        if codebook.channels != COLOURS:
-            raise CodebookError(f"a codebook for images has {', '.join(COLOURS)}, not {', '.join(codebook.channels)}")
+        check_images(codebook)
         table = np.empty((4, 2**self.adc_bits), dtype=np.uint8)
         every = np.arange(2**self.adc_bits, dtype=np.uint16)
         for plane, position in enumerate(self.cfa.positions):
@@ -136,7 +135,7 @@ class RawFrame:
         """``[H, W]`` codes by :meth:`CameraSensor.lookup`'s table."""
         mosaic = np.empty(self.counts.shape, dtype=np.uint8)
         for position in range(4):
-            at = slice(position >> 1, None, 2), slice(position & 1, None, 2)
+            at = sites(position)
             mosaic[at] = lookup[position][self.counts[at]]
         return mosaic
 
@@ -164,18 +163,33 @@ def check_size(*sides: int) -> None:
         raise FrameError("size", f"a mosaic has two even sides of 2 to {MAX_SIDE}, not {' × '.join(map(str, sides))}")
 
 
+def check_images(codebook: Codebook) -> None:
+    """Raise :class:`CodebookError` unless the codebook is one for images."""
+    if codebook.channels != COLOURS:
+        raise CodebookError(f"a codebook for images has {', '.join(COLOURS)}, not {', '.join(codebook.channels)}")
+
+
+def sites(position: int) -> tuple[slice, slice]:
+    """The rows and columns of a mosaic whose photosites are at one position of their cells.
+
+    >>> sites(2)
+    (slice(1, None, 2), slice(0, None, 2))
+    """
+    return slice(position >> 1, None, 2), slice(position & 1, None, 2)
+
+
 def to_planes(mosaic: NDArray[T], cfa: Cfa) -> NDArray[T]:
     """``[H, W]`` to ``[4, H/2, W/2]``, planes in the order of :data:`PLANES`.
 
     >>> to_planes(np.array([[10, 20], [30, 40]], dtype=np.uint8), Cfa.BGGR).ravel().tolist()
     [40, 30, 20, 10]
     """
-    return np.stack([mosaic[position >> 1 :: 2, position & 1 :: 2] for position in cfa.positions])
+    return np.stack([mosaic[sites(position)] for position in cfa.positions])
 
 
 def to_mosaic(planes: NDArray[T], cfa: Cfa) -> NDArray[T]:
     """``[4, h, w]`` planes back to ``[2 h, 2 w]``: the inverse of :func:`to_planes`."""
     mosaic = np.empty((planes.shape[1] * 2, planes.shape[2] * 2), dtype=planes.dtype)
     for plane, position in zip(planes, cfa.positions, strict=True):
-        mosaic[position >> 1 :: 2, position & 1 :: 2] = plane
+        mosaic[sites(position)] = plane
     return mosaic

@@ -263,7 +263,7 @@ def test_another_bundles_files_are_refused(copy, tmp_path):
 
 
 def test_parts_that_do_not_fit_make_no_bundle():
-    with pytest.raises(BundleError, match="fit each other"):
+    with pytest.raises(BundleError, match="a codebook for images has red, green, blue"):
         made(book=linear(ACC, 4, 50.0, [8.0] * 3))
     with pytest.raises(BundleError, match="fit each other"):
         made(classes=["person"])

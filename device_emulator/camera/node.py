@@ -15,7 +15,7 @@ from protocol.messages import Config, SourceKind, Status, Truth
 from protocol.topics import check_device_id
 from quantization.codebook import Codebook
 from quantization.errors import CodebookError, GammawearError
-from quantization.raw import COLOURS, CameraSensor, CodeMosaic
+from quantization.raw import CameraSensor, CodeMosaic, check_images
 
 GATE_CELLS: Final = 16
 """Photosites along the side of a block whose mean code the motion gate compares."""
@@ -80,7 +80,8 @@ class CameraNode:
             raise ValueError(f"{fps} frames a second")
         self.device_id: Final = check_device_id(device_id)
         self.source: Final = source
-        self.codebook = _for_images(codebook)
+        check_images(codebook)
+        self.codebook = codebook
         self._fps = fps
         self._gated = gated
         self._chunk_bytes = chunk_bytes
@@ -124,7 +125,8 @@ class CameraNode:
             if config.axes is not None:
                 raise CodebookError("a camera has no axes")
             if codebook is not None:
-                self.codebook = _for_images(codebook)
+                check_images(codebook)
+                self.codebook = codebook
         except GammawearError as error:
             self.refuse_config(error)
             return False
@@ -228,11 +230,3 @@ class CameraNode:
 def _shortened(error: GammawearError) -> str:
     text = str(error)
     return text if len(text) <= MAX_ERROR_CHARS else text[: MAX_ERROR_CHARS - 1] + "…"
-
-
-def _for_images(codebook: Codebook) -> Codebook:
-    if codebook.channels != COLOURS:
-        raise CodebookError(
-            f"a camera takes a codebook for {', '.join(COLOURS)}, not for {', '.join(codebook.channels)}"
-        )
-    return codebook

@@ -26,8 +26,8 @@ from models.vision.card import detector_card
 from models.vision.detector import Detections, Detector, DetectorConfig, Maps, decode
 from protocol.messages import LabelName
 from quantization.codebook import Codebook
-from quantization.errors import BundleError
-from quantization.raw import COLOURS, Cfa, CodeMosaic, to_planes
+from quantization.errors import BundleError, CodebookError
+from quantization.raw import Cfa, CodeMosaic, check_images, to_planes
 
 STORED_AS: Final = torch.float16
 """Half the bytes; the difference is far below what two seeds differ by."""
@@ -89,8 +89,12 @@ class DetectorBundle:
     network: Detector
 
     def __post_init__(self) -> None:
-        if self.network.config.classes != len(self.manifest.classes) or self.codebook.channels != COLOURS:
-            raise BundleError(f"{self.manifest.reference}: network, codebook and classes do not fit each other")
+        try:
+            check_images(self.codebook)
+        except CodebookError as error:
+            raise BundleError(f"{self.manifest.reference}: {error}") from error
+        if self.network.config.classes != len(self.manifest.classes):
+            raise BundleError(f"{self.manifest.reference}: network and classes do not fit each other")
 
     @property
     def reference(self) -> str:

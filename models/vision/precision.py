@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from models.vision.detector import Detections, overlaps
+from models.vision.detector import Detections
+from models.vision.matching import hits
 from models.vision.pictures import Boxes
 
 
@@ -84,19 +85,15 @@ def best_threshold(truths: Sequence[tuple[Boxes, NDArray[np.int64]]], found: Seq
         truths: of each image, boxes ``[n, 4]`` and labels ``[n]``.
         found: of each image, the surest first.
     """
-    scores, hits = [], []
+    scores: list[float] = []
+    hit: list[bool] = []
     for (boxes, labels), one in zip(truths, found, strict=True):
-        alike = (one.labels[:, None] == torch.from_numpy(labels)[None, :]).float()
-        fits = overlaps(one.boxes, torch.from_numpy(boxes)) * alike
-        for row in range(len(fits)):  # the surest takes the box that it fits best, and nobody else gets it
-            best = int(fits[row].argmax()) if fits.shape[1] else -1
-            hit = best >= 0 and bool(fits[row, best] >= 0.5)
-            if hit:
-                fits[:, best] = 0
-            hits.append(hit)
-        scores += one.scores.tolist()
+        for label in set(one.labels.tolist()):
+            own = one.labels == label
+            hit += hits(one.boxes[own], torch.from_numpy(boxes[labels == label]))
+            scores += one.scores[own].tolist()
     order = np.argsort(-np.array(scores), kind="stable")
-    right = np.cumsum(np.array(hits, dtype=float)[order])
+    right = np.cumsum(np.array(hit, dtype=float)[order])
     f1 = 2 * right / (np.arange(1, len(right) + 1) + sum(len(labels) for _, labels in truths))
     return float(np.array(scores)[order][int(f1.argmax())]) if len(f1) else 0.5
 
