@@ -175,7 +175,7 @@ async def test_the_bridge_on_bluez(wrist6: Bundle, mosquitto: Any, tmp_path: Pat
         note("packets arrived, twice, missing:", *count.compare(listener), "; windows answered:", len(answers.windows))
         assert count.compare(listener)[1:] == (0, 0)
 
-        await machine.run("kill $(pidof bluetoothd)")
+        await machine.run("end $bluez")
         await ended(first, closed)
         await machine.run("bluez")
         note("bluetoothd started anew; packets again after", await stream_again(first, closed))
@@ -188,7 +188,7 @@ async def test_the_bridge_on_bluez(wrist6: Bundle, mosquitto: Any, tmp_path: Pat
         note("adapter off and on; packets again after", await stream_again(*wearables))
 
         cable.pull()
-        await machine.run("kill $(pidof btattach)")
+        await machine.run("end $attached")
         await ended(*wearables)
         cable.plugged = True
         await machine.run("sleep 2; attach")
