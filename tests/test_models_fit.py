@@ -1,6 +1,5 @@
 """Joint training: resumable to the bit, particular about its checkpoint, and it stops when it should."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -166,29 +165,14 @@ def test_another_codebook_to_keep_is_refused(tmp_path):
         fit(checkpoint, model=model(FixedQuantizer(mu_law(ACC, 3, 20.0, [2.0] * 3)))).run()
 
 
-@pytest.mark.parametrize("damage", ["empty", "text", "half", "header"])
-def test_a_damaged_checkpoint_is_refused_by_name(one_epoch, tmp_path, damage):
-    data = one_epoch.read_bytes()
-    path = tmp_path / "run.safetensors"
-    damaged = {"empty": b"", "text": b"no checkpoint", "half": data[: len(data) // 2], "header": data[:9] + data[10:]}
-    path.write_bytes(damaged[damage])
-    with pytest.raises(TrainingError, match=str(path)):
-        fit(path).run()
-
-
-@pytest.mark.parametrize("missing", ["rng.crops", "model.network.head.bias", "average.n_averaged", "progress", "epoch"])
-def test_an_incomplete_checkpoint_is_refused(one_epoch, tmp_path, missing):
+@pytest.mark.parametrize("missing", ["model.network.head.bias", "average.n_averaged", "rng.crops"])
+def test_a_checkpoint_without_one_of_its_parts_is_refused(one_epoch, tmp_path, missing):
     with safe_open(one_epoch, framework="pt") as file:
-        metadata = file.metadata()
-        tensors = {name: file.get_tensor(name) for name in file.keys() if name != missing}  # noqa: SIM118
-    if missing == "progress":
-        del metadata["progress"]
-    if missing == "epoch":
-        metadata["progress"] = json.dumps([1])
-    path = tmp_path / "run.safetensors"
-    save_file(tensors, path, metadata=metadata)
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        del tensors[missing]
+        save_file(tensors, tmp_path / "run.safetensors", metadata=file.metadata())
     with pytest.raises(TrainingError, match="cannot be read"):
-        fit(path).run()
+        fit(tmp_path / "run.safetensors").run()
 
 
 def scripted(monkeypatch: pytest.MonkeyPatch, curve: list[float]) -> None:

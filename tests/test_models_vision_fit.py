@@ -1,6 +1,5 @@
 """Joint training of detectors: it learns, is resumable to the bit, and is particular about its checkpoint."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -206,30 +205,14 @@ def test_another_fixed_curve_is_refused(tmp_path):
         fit(checkpoint, model=joint(FixedPlanes(log_image(3)))).run()
 
 
-@pytest.mark.parametrize("damage", ["empty", "text", "half", "header"])
-def test_a_damaged_checkpoint_is_refused_by_name(one_epoch, tmp_path, damage):
-    data = one_epoch.read_bytes()
-    path = tmp_path / "run.safetensors"
-    damaged = {"empty": b"", "text": b"no checkpoint", "half": data[: len(data) // 2], "header": data[:9] + data[10:]}
-    path.write_bytes(damaged[damage])
-    with pytest.raises(TrainingError, match=str(path)):
-        fit(path).run()
-
-
-@pytest.mark.parametrize("missing", ["model.quantizer.gamma_raw", "average.n_averaged", "progress", "epoch"])
-def test_an_incomplete_checkpoint_is_refused(one_epoch, tmp_path, missing):
+@pytest.mark.parametrize("missing", ["model.quantizer.gamma_raw", "average.n_averaged"])
+def test_a_checkpoint_without_one_of_its_parts_is_refused(one_epoch, tmp_path, missing):
     with safe_open(one_epoch, framework="pt") as file:
-        metadata = file.metadata()
-        assert missing in file.keys() or missing in ("progress", "epoch")  # noqa: SIM118 - not a dict
-        tensors = {name: file.get_tensor(name) for name in file.keys() if name != missing}  # noqa: SIM118
-    if missing == "progress":
-        del metadata["progress"]
-    if missing == "epoch":
-        metadata["progress"] = json.dumps([1])
-    path = tmp_path / "run.safetensors"
-    save_file(tensors, path, metadata=metadata)
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        del tensors[missing]
+        save_file(tensors, tmp_path / "run.safetensors", metadata=file.metadata())
     with pytest.raises(TrainingError, match="cannot be read"):
-        fit(path).run()
+        fit(tmp_path / "run.safetensors").run()
 
 
 def test_too_few_views_for_a_batch():
