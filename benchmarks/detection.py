@@ -3,10 +3,12 @@
     python -m benchmarks.detection --data ../shared/data/vision
     python -m benchmarks.detection --tasks bccd --seeds 0-1 --jobs 2
     python -m benchmarks.detection --curves none,gamma-4 --list
+    python -m benchmarks.detection --long --curves none,gamma-4 --seeds 0-1
     python -m benchmarks.detection --bytes                       # adds bytes to rows without; trains nothing
 
 Every run (task, curve, bits, seed) is a line of ``benchmarks/results/detection.jsonl``; runs that are there are not run
-again, so a stopped benchmark goes on. Curves are kept under ``runs/detection/``. All seeds of a task share its split,
+again, so a stopped benchmark goes on. Curves are kept under ``runs/detection/``. Runs take half of the epochs that
+``gammawear train detector`` does; with ``--long`` all of them, in ``detection_long.jsonl``. All seeds of a task share its split,
 the cameras and the noise of its test frames; they differ in initialisation and in what training sees.
 
 A row's ``light`` has the scores. Where codes are made, ``packed`` and ``coded`` (by light) are what a frame takes as it
@@ -33,20 +35,21 @@ from benchmarks.jpeg_shots import score_jpegs, train_on_jpegs
 from benchmarks.machine import RESULTS, ROOT, commit, machine
 from models.vision.fit import DetectorSettings, evaluate
 from models.vision.shots import Shots, View, brightness
-from models.vision.tasks import CURVES, TASKS, TEST_SEED, CurveKind, train_detector, views
+from models.vision.tasks import CURVES, LIFTED, TASKS, TEST_SEED, CurveKind, train_detector, views
 from models.vision.train import LIGHTS
 from protocol.frame import frame_chunks
 from quantization.codebook import Codebook
 from quantization.gamma_image import ImageQuantizer, PaperQuantizer, PlaneQuantizer
-from quantization.raw import RawFrame
+from quantization.raw import RawFrame, lift_for
 
 Rival = CurveKind | Literal["jpeg"]
 
 FILE: Final = RESULTS / "detection.jsonl"
+LONG_FILE: Final = RESULTS / "detection_long.jsonl"
 CODEBOOKS: Final = ROOT / "runs" / "detection"
 CORE: Final = ("none", "linear-4", "log-4", "gamma-4", "gamma-2")
 """What every seed has before the rest."""
-MORE: Final = ("jpeg", "gamma-paper-4", "gamma-3", "linear-2", "gamma-paper-2")
+MORE: Final = ("linear-lifted-4", "jpeg", "gamma-paper-4", "gamma-3", "linear-2", "gamma-paper-2")
 WHOLE: Final[dict[str, Rival]] = {"none": "none", "jpeg": "jpeg"}
 """Without a quantizer, so without a number of bits to choose."""
 WHOLE_BITS: Final = {"none": 12, "jpeg": 8}
@@ -94,31 +97,37 @@ def tested_frames(task: str, data: Path, light: float) -> list[RawFrame]:
     return [shots.plain(index, light).frame for index in range(len(test))]
 
 
-def sent(frames: list[RawFrame], codebook: Codebook, *, compress: bool) -> dict[str, Any]:
+def sent(frames: list[RawFrame], codebook: Codebook, *, lifted: bool, compress: bool) -> dict[str, Any]:
     """Bytes of frames as their chunks are sent, headers included."""
     lengths = []
     for frame in frames:
-        codes = frame.codes(frame.sensor.lookup(codebook))
+        codes = frame.codes(frame.sensor.lookup(codebook, lift_for(frame.mean_light) if lifted else 0))
         chunks = frame_chunks(codes, codebook, cfa=frame.sensor.cfa, sequence=0, tick_ms=0, compress=compress)
         lengths.append(sum(len(bytes(chunk)) for chunk in chunks))
     return sizes(lengths, frames[0].counts.size)
 
 
-def frame_sizes(task: str, data: Path, codebook: Codebook) -> dict[str, Any]:
+def frame_sizes(run: Run, data: Path, codebook: Codebook) -> dict[str, Any]:
     """What a row says of the bytes of its test frames."""
-    coded = {f"{light:g}": sent(tested_frames(task, data, light), codebook, compress=True) for light in LIGHTS}
+    lifted = run.curve in LIFTED
+    coded = {
+        f"{light:g}": sent(tested_frames(run.task, data, light), codebook, lifted=lifted, compress=True)
+        for light in LIGHTS
+    }
     # Plain packing takes the same of any frame.
-    return {"packed": sent(tested_frames(task, data, 1.0)[:1], codebook, compress=False), "coded": coded}
+    packed = sent(tested_frames(run.task, data, 1.0)[:1], codebook, lifted=lifted, compress=False)
+    return {"packed": packed, "coded": coded}
 
 
-def execute(run: Run, data: Path) -> dict[str, Any]:
+def execute(run: Run, data: Path, *, long: bool = False) -> dict[str, Any]:
     """Train and test; returns the row to store."""
     import torch
 
     torch.set_num_threads(1)
     started = time.monotonic()
     train, test, classes = material(run.task, data)
-    settings = DetectorSettings(epochs=TASKS[run.task].epochs, seed=run.seed)
+    epochs = TASKS[run.task].epochs
+    settings = DetectorSettings(epochs=epochs if long else epochs // 2, seed=run.seed)
     row: dict[str, Any] = {**asdict(run), "epochs": settings.epochs, "classes": classes, "pictures": len(test)}
     if run.curve == "jpeg":
         model, gain = train_on_jpegs(train, len(classes), settings, TASKS[run.task].variation)
@@ -134,7 +143,7 @@ def execute(run: Run, data: Path) -> dict[str, Any]:
         codebook = quantizer.image_codebook()
         run.codebook.parent.mkdir(parents=True, exist_ok=True)
         codebook.save(run.codebook)
-        row |= frame_sizes(run.task, data, codebook)
+        row |= frame_sizes(run, data, codebook)
     if isinstance(quantizer, ImageQuantizer):
         row |= {name: getattr(quantizer, name).tolist() for name in ("gamma", "black", "range")}
     if isinstance(quantizer, PaperQuantizer):
@@ -142,9 +151,9 @@ def execute(run: Run, data: Path) -> dict[str, Any]:
     return row | {"seconds": round(time.monotonic() - started, 1), "commit": commit(), "machine": machine()}
 
 
-def stored() -> list[dict[str, Any]]:
+def stored(file: Path = FILE) -> list[dict[str, Any]]:
     """Rows that are there."""
-    return [json.loads(line) for line in FILE.read_text().splitlines()] if FILE.exists() else []
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
 def add_bytes(data: Path) -> None:
@@ -157,7 +166,7 @@ def add_bytes(data: Path) -> None:
         if not run.codebook.exists():
             print(f"{run.key}: there is no {run.codebook}")
             continue
-        row |= frame_sizes(run.task, data, Codebook.load(run.codebook))
+        row |= frame_sizes(run, data, Codebook.load(run.codebook))
         print(f"{run.key}: {row['coded']['1']['bytes_mean']:.0f} bytes a frame")
     whole = FILE.with_suffix(".new")
     whole.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -196,6 +205,7 @@ def main() -> None:
     parser.add_argument("--curves", default=",".join(CORE), help="default: %(default)s; further: " + ",".join(MORE))
     parser.add_argument("--seeds", default="0-4", help="first-last, default %(default)s")
     parser.add_argument("--jobs", type=int, default=2, help="trainings at the same time, one core each")
+    parser.add_argument("--long", action="store_true", help="all epochs, not half of them; rows in a file of their own")
     parser.add_argument("--list", action="store_true", help="show what is missing, run nothing")
     parser.add_argument("--bytes", action="store_true", help="add bytes to rows without; not while others are added")
     arguments = parser.parse_args()
@@ -204,17 +214,18 @@ def main() -> None:
         return
     first, _, last = arguments.seeds.partition("-")
     wanted = runs(arguments.tasks.split(","), arguments.curves.split(","), range(int(first), int(last or first) + 1))
-    there = set(map(Run.of, stored()))
+    results = LONG_FILE if arguments.long else FILE
+    there = set(map(Run.of, stored(results)))
     missing = [run for run in wanted if run not in there]
     print(f"{len(missing)} runs to do")
     if arguments.list:
         print("\n".join(run.key for run in missing))
         return
     with ProcessPoolExecutor(arguments.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        pending = {pool.submit(execute, run, arguments.data): run for run in missing}
+        pending = {pool.submit(execute, run, arguments.data, long=arguments.long): run for run in missing}
         for future in as_completed(pending):
             row = future.result()
-            with FILE.open("a") as file:
+            with results.open("a") as file:
                 file.write(json.dumps(row) + "\n")
             print(summary(row))
 

@@ -36,6 +36,11 @@ MIN_ADC_BITS: Final = 8
 MAX_ADC_BITS: Final = 16
 MAX_SIDE: Final = 8192
 """Photosites along a side: bounds what a hostile header may ask for."""
+ORDINARY_LIGHT: Final = 0.09
+"""Mean light of an ordinary exposure: that of the genuine PASCALRAW frames."""
+MAX_LIFT: Final = 7
+LIFT_SLACK: Final = 1.2
+"""A camera keeps its lift until the mean is so far beyond the limits of :func:`lift_for`: it must not flicker."""
 
 
 class Cfa(IntEnum):
@@ -92,8 +97,12 @@ class CameraSensor:
         black = self.black[position]
         return (counts.astype(np.float64) - black) / (self.white - black)
 
-    def lookup(self, codebook: Codebook) -> NDArray[np.uint8]:
+    def lookup(self, codebook: Codebook, lift: int = 0) -> NDArray[np.uint8]:
         """``[4, 2**adc_bits]``: the code of every count at each position of a cell. All that a camera computes with.
+
+        Args:
+            codebook: for images.
+            lift: 0 .. 7; light is doubled so often before the curve.
 
         Raises:
             CodebookError: the codebook is not one for images.
@@ -103,7 +112,7 @@ class CameraSensor:
         every = np.arange(2**self.adc_bits, dtype=np.uint16)
         for plane, position in enumerate(self.cfa.positions):
             thresholds = codebook.thresholds[PLANES[plane]]
-            table[position] = np.searchsorted(thresholds, self.to_light(every, position), side="right")
+            table[position] = np.searchsorted(thresholds, self.to_light(every, position) * 2**lift, side="right")
         return table
 
 
@@ -130,6 +139,13 @@ class RawFrame:
             raise FrameError("size", f"counts must be uint16, not {self.counts.dtype}")
         if int(self.counts.max()) >= 2**self.sensor.adc_bits:
             raise FrameError("field", f"a count of {self.counts.max()} is beyond {self.sensor.adc_bits} bits")
+
+    @property
+    def mean_light(self) -> float:
+        """Mean fraction of full scale."""
+        black = self.sensor.black
+        shares = [(self.counts[sites(at)].mean() - black[at]) / (self.sensor.white - black[at]) for at in range(4)]
+        return float(np.mean(shares))
 
     def codes(self, lookup: NDArray[np.uint8]) -> CodeMosaic:
         """``[H, W]`` codes by :meth:`CameraSensor.lookup`'s table."""
@@ -161,6 +177,26 @@ def check_size(*sides: int) -> None:
     """Raise :class:`FrameError` (``size``) unless there are two even sides of 2 .. 8192."""
     if len(sides) != 2 or any(side % 2 or not 2 <= side <= MAX_SIDE for side in sides):
         raise FrameError("size", f"a mosaic has two even sides of 2 to {MAX_SIDE}, not {' × '.join(map(str, sides))}")
+
+
+def lift_for(mean_light: float, before: int | None = None) -> int:
+    """How often a frame's light is doubled before the curve, so that dim frames use all codes: 0 .. 7.
+
+    The most doublings that leave the mean at or below :data:`ORDINARY_LIGHT`.
+
+    Args:
+        mean_light: of the frame, fraction of full scale.
+        before: the lift of the frame before, kept while it nearly fits.
+
+    >>> [lift_for(mean) for mean in (0.3, 0.09, 0.045, 0.044, 0.009, 0.0)]
+    [0, 0, 1, 1, 3, 7]
+    """
+    if before is not None and ORDINARY_LIGHT / 2 / LIFT_SLACK < mean_light * 2**before <= ORDINARY_LIGHT * LIFT_SLACK:
+        return before
+    lift = 0
+    while lift < MAX_LIFT and mean_light * 2 ** (lift + 1) <= ORDINARY_LIGHT:
+        lift += 1
+    return lift
 
 
 def check_images(codebook: Codebook) -> None:

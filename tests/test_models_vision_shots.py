@@ -21,8 +21,7 @@ from models.vision.shots import (
     brightness,
     view_of,
 )
-from models.vision.unprocess import REAL_MEAN
-from quantization.raw import CameraSensor, Cfa, RawFrame, to_planes
+from quantization.raw import ORDINARY_LIGHT, CameraSensor, Cfa, RawFrame, to_planes
 
 torch.set_num_threads(1)
 
@@ -268,7 +267,7 @@ def test_the_gain_brings_pictures_to_the_light_of_real_raw():
     views = [view_of(picture(200 + 10 * k, 150, str(k)), 0) for k in range(6)]
     gain = brightness(views)
     light = np.mean([one.camera.undo(one.linear).mean() for one in views])
-    assert gain * light == pytest.approx(REAL_MEAN, rel=1e-4)
+    assert gain * light == pytest.approx(ORDINARY_LIGHT, rel=1e-4)
     assert brightness([replace(one, linear=one.linear / 2, camera=None) for one in views]) == pytest.approx(
         2 * brightness([replace(one, camera=None) for one in views]), rel=1e-4
     )

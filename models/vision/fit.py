@@ -30,6 +30,7 @@ from models.vision.precision import Precision, average_precision
 from models.vision.shots import Shot, Shots
 from quantization.errors import TrainingError
 from quantization.gamma_image import PlaneQuantizer, UnquantizedPlanes
+from quantization.raw import lift_for
 
 EMA_DECAY: Final = 0.995
 """Averages over 200 steps, six epochs of the smallest set."""
@@ -67,15 +68,28 @@ class DetectorSettings:
 
 
 class JointDetector(nn.Module):
-    """A quantizer and the detector that learns with it: ``[B, 4, H/2, W/2]`` light to :class:`Maps`."""
+    """A quantizer and the detector that learns with it: ``[B, 4, H/2, W/2]`` light to :class:`Maps`.
 
-    def __init__(self, quantizer: PlaneQuantizer | UnquantizedPlanes, detector: Detector) -> None:
+    Args:
+        quantizer: first.
+        detector: then.
+        lifted: dim frames are made brighter before the quantizer, as cameras do it (:func:`quantization.raw.lift_for`).
+            A network without a quantizer has no use for it.
+    """
+
+    def __init__(
+        self, quantizer: PlaneQuantizer | UnquantizedPlanes, detector: Detector, *, lifted: bool = True
+    ) -> None:
         super().__init__()
         self.quantizer = quantizer
         self.detector = detector
+        self.lifted = lifted and isinstance(quantizer, PlaneQuantizer)
 
     def forward(self, light: Tensor) -> Maps:
         """``[B, 4, H/2, W/2]`` float64 fractions of full scale to maps."""
+        if self.lifted:
+            lifts = torch.tensor([2.0 ** lift_for(mean) for mean in light.mean((1, 2, 3)).tolist()])
+            light = light * lifts[:, None, None, None]
         maps: Maps = self.detector(self.quantizer(light).to(memory_format=torch.channels_last))
         return maps
 
@@ -169,7 +183,7 @@ class DetectorFit:
 def _fingerprint(model: JointDetector, shots: Shots, settings: DetectorSettings) -> str:
     """Names everything that a checkpoint must agree with; ``model`` as it starts."""
     curve = {name: tensor.tolist() for name, tensor in model.quantizer.state_dict().items()}
-    kind = [type(model.quantizer).__name__, getattr(model.quantizer, "bits", None)]
+    kind = [type(model.quantizer).__name__, getattr(model.quantizer, "bits", None), model.lifted]
     parts = [asdict(settings), kind, curve, model.detector.config.to_dict(), *shots.describe()]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

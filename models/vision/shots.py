@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from models.vision.pictures import Boxes, Picture
-from models.vision.unprocess import REAL_MEAN, Camera, linearised
+from models.vision.unprocess import Camera, linearised
 from quantization.exposure import Light, Noise, expose
-from quantization.raw import CameraSensor, Cfa, RawFrame, to_planes
+from quantization.raw import ORDINARY_LIGHT, CameraSensor, Cfa, RawFrame, to_planes
 
 WIDTH: Final = 320
 HEIGHT: Final = 240
@@ -108,7 +108,7 @@ def view_of(picture: Picture, seed: int) -> View:
 def brightness(views: Sequence[View]) -> float:
     """The factor that brings the mean light of ``views`` to that of real RAW."""
     means = [float((v.camera.undo(v.linear) if v.camera else v.linear).mean()) for v in views]
-    return REAL_MEAN / max(float(np.mean(means)), 1e-6)
+    return ORDINARY_LIGHT / max(float(np.mean(means)), 1e-6)
 
 
 class Shots:

@@ -27,6 +27,7 @@ from quantization.gamma_image import (
     log_image,
 )
 from quantization.imu import Floats
+from quantization.raw import lift_for
 
 CAMERA_SEED: Final = 0
 """Cameras of test pictures, and with :data:`TEST_SEED` their noise, are the same for every run."""
@@ -41,9 +42,11 @@ MICROSCOPE: Final = Variation(zooms=(0.85, 1.4))
 Split = tuple[list[Picture], list[Picture]]
 """Training and test pictures."""
 
-CurveKind = Literal["none", "linear", "log", "gamma-paper", "gamma"]
+CurveKind = Literal["none", "linear", "log", "gamma-paper", "linear-lifted", "gamma"]
 CURVES: Final[tuple[CurveKind, ...]] = get_args(CurveKind)
 """Quantizers of a detector; "none" is the ADC's 12 bits."""
+LIFTED: Final[tuple[CurveKind, ...]] = ("linear-lifted", "gamma")
+"""What gets dim frames lifted, as our cameras do it; the others see light as it is, as they were published."""
 
 
 @dataclass(frozen=True)
@@ -102,10 +105,11 @@ def views(task: DetectionTask, pictures: PictureSet) -> tuple[list[View], list[V
 
 
 def light_values(shots: Shots) -> Floats:
-    """``[n, 3]`` fractions of full scale of red, green and blue: every sixteenth cell in plain shots of every view."""
+    """``[n, 3]`` lifted light of red, green and blue, fractions of full scale: every sixteenth cell of plain shots."""
     columns = []
     for index in range(len(shots.views)):
-        red, green, _, blue = shots.plain(index).planes[:, ::4, ::4]
+        shot = shots.plain(index)
+        red, green, _, blue = shot.planes[:, ::4, ::4] * 2.0 ** lift_for(shot.frame.mean_light)
         columns.append(np.stack([red.ravel(), green.ravel(), blue.ravel()], axis=1))
     return np.concatenate(columns)
 
@@ -115,7 +119,7 @@ def make_quantizer(kind: CurveKind, bits: int, shots: Shots) -> PlaneQuantizer |
     match kind:
         case "none":
             return UnquantizedPlanes()
-        case "linear":
+        case "linear" | "linear-lifted":
             return FixedPlanes(linear_image(bits))
         case "log":
             return FixedPlanes(log_image(bits))
@@ -144,5 +148,5 @@ def train_detector(
     gain = brightness(train)
     shots = Shots(train, gain=gain, seed=settings.seed, variation=variation)
     torch.manual_seed(settings.seed)
-    model = JointDetector(make_quantizer(kind, bits, shots), Detector(DetectorConfig(classes)))
+    model = JointDetector(make_quantizer(kind, bits, shots), Detector(DetectorConfig(classes)), lifted=kind in LIFTED)
     return DetectorFit(model, shots, settings, checkpoint).run(report), gain

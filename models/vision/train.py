@@ -19,6 +19,7 @@ from models.vision.tasks import TEST_SEED, CurveKind, train_detector
 from protocol.frame import frame_chunks
 from quantization.errors import BundleError, TrainingError
 from quantization.gamma_image import PlaneQuantizer
+from quantization.raw import lift_for
 
 LIGHTS: Final = (1.0, 0.25, 0.1)
 """Factors on the scene's light that every detector is tested in."""
@@ -150,7 +151,7 @@ def coded_bits(quantizer: PlaneQuantizer, shots: Shots, indices: Sequence[int]) 
     bits = []
     for index in indices:
         frame = shots.plain(index).frame
-        codes = frame.codes(frame.sensor.lookup(codebook))
+        codes = frame.codes(frame.sensor.lookup(codebook, lift_for(frame.mean_light)))
         chunks = frame_chunks(codes, codebook, cfa=frame.sensor.cfa, sequence=0, tick_ms=0)
         bits.append(8 * chunks[0].header.coded_bytes / codes.size)
     return float(np.mean(bits))

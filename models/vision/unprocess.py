@@ -2,7 +2,8 @@
 
 The way of Brooks et al. 2019 ("Unprocessing Images for Learned Raw Denoising", arXiv 1811.11127): undo the tone curve,
 the gamma, the colour correction and the white balance. Noise, exposure and the ADC come after
-(:mod:`quantization.exposure`). What comes out is brighter than real RAW; :data:`REAL_MEAN` says how bright that is.
+(:mod:`quantization.exposure`). What comes out is brighter than real RAW: that is
+:data:`quantization.raw.ORDINARY_LIGHT`.
 """
 
 from __future__ import annotations
@@ -15,8 +16,6 @@ from numpy.typing import NDArray
 
 from quantization.exposure import Light
 
-REAL_MEAN: Final = 0.09
-"""Mean of the genuine PASCALRAW frames, of full scale. Exposures are matched to it."""
 TO_XYZ: Final = np.array(
     [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
 )
