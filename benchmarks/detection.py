@@ -8,8 +8,8 @@
 
 Every run (task, curve, bits, seed) is a line of ``benchmarks/results/detection.jsonl``; runs that are there are not run
 again, so a stopped benchmark goes on. Curves are kept under ``runs/detection/``. Runs take half of the epochs that
-``gammawear train detector`` does; with ``--long`` all of them, in ``detection_long.jsonl``. All seeds of a task share its split,
-the cameras and the noise of its test frames; they differ in initialisation and in what training sees.
+``gammawear train detector`` does; with ``--long`` all of them, in ``detection_long.jsonl``. All seeds of a task share
+its split, the cameras and the noise of its test frames; they differ in initialisation and in what training sees.
 
 A row's ``light`` has the scores. Where codes are made, ``packed`` and ``coded`` (by light) are what a frame takes as it
 is sent, in chunks with their headers. The curve ``jpeg`` is the rival of :mod:`benchmarks.jpeg_shots`: its row has
@@ -151,14 +151,14 @@ def execute(run: Run, data: Path, *, long: bool = False) -> dict[str, Any]:
     return row | {"seconds": round(time.monotonic() - started, 1), "commit": commit(), "machine": machine()}
 
 
-def stored(file: Path = FILE) -> list[dict[str, Any]]:
+def stored(file: Path) -> list[dict[str, Any]]:
     """Rows that are there."""
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
 def add_bytes(data: Path) -> None:
     """Give rows without bytes those of their stored curve's codes."""
-    rows = stored()
+    rows = stored(FILE)
     for row in rows:
         run = Run.of(row)
         if run.curve in WHOLE or "coded" in row:

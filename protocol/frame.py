@@ -9,7 +9,8 @@ offset type    meaning
 0      2 bytes ``46 31`` ("F1": the 1 is the layout's version)
 2      u8      bits 0-1 filter array (0 RGGB, 1 GRBG, 2 GBRG, 3 BGGR); bits 2-3 coder; bits 4-6 bits of a code - 1;
                bit 7 zero
-3      u8      binning: photosites of the sensor, along a side, that one of the mosaic stands for; 1 .. 255
+3      u8      bits 0-4 binning - 1: photosites of the sensor, along a side, that one of the mosaic stands for, 1 .. 32;
+               bits 5-7 lift: how often light was doubled before the curve, 0 .. 7
 4      4 bytes first four bytes of the codebook's digest (SHA-256 of its binary layout)
 8      u32 LE  sequence of the frame, wraps after 2^32 - 1
 12     u32 LE  tick at which the exposure began: milliseconds since the device started, wraps after 49.7 days
@@ -45,7 +46,7 @@ from typing import Final
 from quantization import codec
 from quantization.codebook import MAX_BITS, SHORT_DIGEST_BYTES, Codebook
 from quantization.errors import CodebookError, FrameError
-from quantization.raw import Cfa, CodeMosaic, check_images, check_size
+from quantization.raw import MAX_LIFT, Cfa, CodeMosaic, check_images, check_size
 
 MAGIC: Final = b"F1"
 CHUNK_HEADER_BYTES: Final = 40
@@ -57,7 +58,7 @@ MAX_PHOTOSITES: Final = 2**21
 """Full HD. It bounds memory and time that any frame costs a receiver, however few its bytes."""
 MAX_FRAME_BYTES: Final = MAX_PHOTOSITES
 """Coded bytes of one frame: plain packing at 8 bits."""
-MAX_BINNING: Final = 255
+MAX_BINNING: Final = 32
 SEQUENCE_MODULUS: Final = 2**32
 TICK_MODULUS: Final = 2**32
 
@@ -85,7 +86,8 @@ class FrameHeader:
         height: likewise.
         cfa: order of the filter array's colours.
         bits: of a code, 1 .. 8.
-        binning: photosites of the sensor, along a side, that one of the mosaic stands for: 1 .. 255.
+        binning: photosites of the sensor, along a side, that one of the mosaic stands for: 1 .. 32.
+        lift: how often light was doubled before the curve: 0 .. 7 (:func:`quantization.raw.lift_for`).
         coder: how the coded bytes are made.
         coded_bytes: what plain packing takes, or from 1 to less than that with the context coder.
         crc: CRC-32 of the coded bytes.
@@ -103,6 +105,7 @@ class FrameHeader:
     cfa: Cfa
     bits: int
     binning: int
+    lift: int
     coder: FrameCoder
     coded_bytes: int
     crc: int
@@ -117,6 +120,8 @@ class FrameHeader:
             raise FrameError("field", f"bits must be 1 to {MAX_BITS}, not {self.bits}")
         if not 1 <= self.binning <= MAX_BINNING:
             raise FrameError("field", f"binning must be 1 to {MAX_BINNING}, not {self.binning}")
+        if not 0 <= self.lift <= MAX_LIFT:
+            raise FrameError("field", f"lift must be 0 to {MAX_LIFT}, not {self.lift}")
         check_size(self.height, self.width)
         if self.width * self.height > MAX_PHOTOSITES:
             raise FrameError("size", f"{self.width} × {self.height} photosites are more than {MAX_PHOTOSITES}")
@@ -168,7 +173,7 @@ class Chunk:
         head = _HEAD.pack(
             MAGIC,
             header.cfa | header.coder << 2 | header.bits - 1 << 4,
-            header.binning,
+            header.binning - 1 | header.lift << 5,
             header.short_digest,
             header.sequence,
             header.tick_ms,
@@ -191,7 +196,7 @@ class Chunk:
         """
         if not CHUNK_HEADER_BYTES < len(data) <= CHUNK_HEADER_BYTES + MAX_CHUNK_PAYLOAD_BYTES:
             raise FrameError("length", f"{len(data)} bytes are too few or too many for a chunk of a frame")
-        magic, word, binning, digest, sequence, tick_ms, exposure_us, coded_bytes, crc, width, height, index, count = (
+        magic, word, scale, digest, sequence, tick_ms, exposure_us, coded_bytes, crc, width, height, index, count = (
             _HEAD.unpack_from(data)
         )
         if magic != MAGIC:
@@ -212,7 +217,8 @@ class Chunk:
             height=height,
             cfa=Cfa(word & 3),
             bits=(word >> 4) + 1,
-            binning=binning,
+            binning=(scale & 31) + 1,
+            lift=scale >> 5,
             coder=FrameCoder(word >> 2 & 3),
             coded_bytes=coded_bytes,
             crc=crc,
@@ -229,6 +235,7 @@ def frame_chunks(
     tick_ms: int,
     exposure_us: int = 0,
     binning: int = 1,
+    lift: int = 0,
     max_payload: int = CHUNK_PAYLOAD_BYTES,
     compress: bool = True,
 ) -> list[Chunk]:
@@ -241,7 +248,8 @@ def frame_chunks(
         sequence: counted modulo 2^32.
         tick_ms: when the exposure began, modulo 2^32.
         exposure_us: 0 = not known.
-        binning: photosites of the sensor, along a side, that one of the mosaic stands for: 1 .. 255.
+        binning: photosites of the sensor, along a side, that one of the mosaic stands for: 1 .. 32.
+        lift: how often light was doubled before the curve: 0 .. 7.
         max_payload: bytes of a payload at most, 1 .. 65 536.
         compress: False packs plainly at once: for a machine to which the context coder is too slow.
 
@@ -263,6 +271,7 @@ def frame_chunks(
         cfa=cfa,
         bits=codebook.bits,
         binning=binning,
+        lift=lift,
         coder=coder,
         coded_bytes=len(coded),
         crc=zlib.crc32(coded),

@@ -115,12 +115,12 @@ IMAGES = Book(["red", "green", "blue"], 2, 1.0, [[0.25, 0.5, 0.75]] * 3, [[0.125
 def chunk(payload: bytes, **changes: int | bytes) -> bytes:
     """A chunk of that frame but for these fields; both sums are right unless they are given."""
     field: dict = {
-        "magic": b"F1", "filter": 0, "coder": 0, "bits": 2, "top": 0, "binning": 1, "digest": IMAGES.short_digest(),
+        "magic": b"F1", "filter": 0, "coder": 0, "bits": 2, "top": 0, "scale": 0, "digest": IMAGES.short_digest(),
         "sequence": 7, "tick": 1000, "exposure": 0, "coded": len(payload), "frame_crc": crc32(payload),
         "width": 2, "height": 2, "index": 0, "count": 1,
     } | changes  # fmt: skip
     word = field["filter"] | field["coder"] << 2 | field["bits"] - 1 << 4 | field["top"] << 7
-    head = field["magic"] + bytes([word, field["binning"]]) + field["digest"]
+    head = field["magic"] + bytes([word, field["scale"]]) + field["digest"]
     head += struct.pack("<5I", *(field[name] for name in ("sequence", "tick", "exposure", "coded", "frame_crc")))
     head += struct.pack("<4H", *(field[name] for name in ("width", "height", "index", "count")))
     return head + struct.pack("<I", field.get("crc", crc32(head + payload))) + payload
@@ -146,7 +146,6 @@ FRAMES: dict[str, tuple[bytes, str]] = {
     "frame-crc.bin": (chunk(b"\x1b", frame_crc=0), "checksum"),
     "frame-coder-2.bin": (chunk(b"\x1b", coder=2), "coder"),
     "frame-coder-3.bin": (chunk(b"\x1b", coder=3), "coder"),
-    "frame-binning-0.bin": (chunk(b"\x1b", binning=0), "field"),
     "frame-side-0.bin": (chunk(b"\x1b", width=0), "size"),
     "frame-side-odd.bin": (chunk(b"\x1b", height=3), "size"),
     "frame-side-long.bin": (chunk(b"\x1b", width=8194), "size"),

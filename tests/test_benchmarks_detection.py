@@ -1,6 +1,7 @@
 """Detectors' rows: bytes of frames as they are sent, and shots that were JPEGs on their way."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,9 @@ VIEWS = [view(0), view(1)]
 
 
 def jpegs(quality: int | None) -> jpeg_shots.JpegShots:
-    return jpeg_shots.JpegShots(VIEWS, gain=GAIN, seed=3, quality=quality)
+    shots = jpeg_shots.JpegShots(VIEWS, gain=GAIN, seed=3)
+    shots.quality = quality
+    return shots
 
 
 # -- JPEG -------------------------------------------------------------------------------------------------------------
@@ -100,7 +103,8 @@ def test_scores_are_by_quality_and_light(monkeypatch: pytest.MonkeyPatch) -> Non
     model = JointDetector(UnquantizedPlanes(), Detector(DetectorConfig(1))).eval()
     found = jpeg_shots.score_jpegs(model, VIEWS[:1], GAIN, seed=3)
     assert list(found) == [str(quality) for quality in jpeg_shots.QUALITIES]
-    one = jpeg_shots.JpegShots(VIEWS[:1], gain=GAIN, seed=3, quality=25)
+    one = jpeg_shots.JpegShots(VIEWS[:1], gain=GAIN, seed=3)
+    one.quality = 25
     for light in ("1", "0.25", "0.1"):
         assert found["25"][light]["bytes_mean"] == one.lengths(float(light))[0]
         assert 0 <= found["25"][light]["ap50"] <= 1
@@ -119,16 +123,19 @@ def benchmark_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_bytes_are_those_of_the_chunks(benchmark_folder: Path) -> None:
     frames = detection.tested_frames("bccd", benchmark_folder, 1.0)
-    packed = detection.sent(frames, linear_image(4), compress=False)
+    packed = detection.sent(frames, linear_image(4), lifted=False, compress=False)
     # 38 400 bytes of codes in three chunks.
     assert packed == {
         "frames": 2, "bytes_mean": 38_400 + 3 * CHUNK_HEADER_BYTES, "bytes_max": 38_520, "bits_per_photosite": 4.0125,
     }  # fmt: skip
-    found = detection.frame_sizes("bccd", benchmark_folder, linear_image(2))
+    run = detection.Run("bccd", "linear", 2, seed=0)
+    found = detection.frame_sizes(run, benchmark_folder, linear_image(2))
     assert found["packed"]["bytes_mean"] == 19_200 + 2 * CHUNK_HEADER_BYTES
     assert list(found["coded"]) == ["1", "0.25", "0.1"]
     # Linear steps see less and less in the dark.
     assert 19_280 > found["coded"]["1"]["bytes_mean"] > found["coded"]["0.1"]["bytes_mean"] > CHUNK_HEADER_BYTES
+    lifted = detection.frame_sizes(replace(run, curve="linear-lifted"), benchmark_folder, linear_image(2))
+    assert lifted["coded"]["0.1"]["bytes_mean"] > found["coded"]["0.1"]["bytes_mean"]
 
 
 def test_rows_without_bytes_get_those_of_their_curve(
@@ -144,8 +151,8 @@ def test_rows_without_bytes_get_those_of_their_curve(
     linear_image(4).save(run.codebook)
     monkeypatch.setattr("sys.argv", ["detection", "--bytes", "--data", str(benchmark_folder)])
     detection.main()
-    after = detection.stored()
-    assert after[1] == before[1] | detection.frame_sizes("bccd", benchmark_folder, linear_image(4))
+    after = detection.stored(detection.FILE)
+    assert after[1] == before[1] | detection.frame_sizes(run, benchmark_folder, linear_image(4))
     assert [after[0], *after[2:]] == [before[0], *before[2:]]
     assert "bccd-log-4-0: there is no" in capsys.readouterr().out
     assert sorted(path.name for path in benchmark_folder.iterdir()) == ["curves", "detection.jsonl"]

@@ -138,6 +138,31 @@ def test_a_folder_without_a_frame_is_refused(tmp_path):
         FolderSource(tmp_path, layout=None, max_pixels=10**6, loop=True)
 
 
+def test_dim_frames_are_lifted_and_say_so():
+    source = Still()
+    node = CameraNode("c", source, BOOK)
+    lifts = []
+    for light in (400, 100, 25, 1, 4000, 95, 90, 80):
+        source.counts[:] = light
+        header = whole(node.next_frame()).header
+        lifts.append(header.lift)
+        assert header.binning == 1
+    # 95 counts alone would be lifted by 1, 90 and 80 by 2: the lift is kept until it no longer nearly fits.
+    assert lifts == [0, 1, 3, 7, 0, 1, 1, 1]
+    frame = whole(node.next_frame())
+    wanted = source.at(0, 0).frame.codes(EMULATED.lookup(BOOK, 1))
+    assert (decode_frame(frame.header, frame.coded, BOOK) == wanted).all()
+
+
+def test_another_lift_is_another_picture_to_the_gate():
+    source = Still()
+    node = CameraNode("c", source, BOOK, fps=10.0, gated=True)
+    assert node.next_frame().chunks
+    source.counts[:] = 100
+    assert node.next_frame().chunks
+    assert not node.next_frame().chunks
+
+
 def test_a_codebook_that_comes_during_an_exposure_takes_effect_with_the_next(monkeypatch):
     node, other = scene_node(BOOK), image_codebook(8)
     exposed = node.source.at

@@ -93,7 +93,7 @@ def test_topics_are_those_of_the_protocol():
 def test_the_chunk_is_what_a_camera_sends():
     codes = np.array([[1, 2], [3, 15]], np.uint8)
     (chunk,) = frame_chunks(
-        codes, linear_image(4), cfa=Cfa.GBRG, sequence=5, tick_ms=1000, exposure_us=20_000, binning=3
+        codes, linear_image(4), cfa=Cfa.GBRG, sequence=5, tick_ms=1000, exposure_us=20_000, binning=3, lift=2
     )
     assert bytes(chunk) == read_vector("chunk.hex")
 

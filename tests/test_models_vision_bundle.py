@@ -37,7 +37,7 @@ from quantization.codebook import Codebook
 from quantization.errors import BundleError
 from quantization.gamma_image import ImageQuantizer, linear_image
 from quantization.imu import ACC
-from quantization.raw import CameraSensor, Cfa, RawFrame, to_planes
+from quantization.raw import CameraSensor, Cfa, RawFrame, lift_for, to_planes
 
 torch.set_num_threads(1)
 
@@ -126,11 +126,14 @@ def test_a_bundle_sees_what_training_saw(cfa):
     """Counts through the quantizer and the network; through the lookup, codes and the bundle."""
     bundle = made()
     sensor = CameraSensor("p", cfa)
-    planes = to_planes(counts(), cfa)
+    frame = RawFrame(counts() // 16, sensor)
+    planes = to_planes(frame.counts, cfa)
     light = np.stack([sensor.to_light(p, at) for p, at in zip(planes, cfa.positions, strict=True)])
     with torch.no_grad():
         expected = JointDetector(CURVE, bundle.network).eval()(torch.from_numpy(light)[None])
-    found = bundle.maps(codes_of(bundle.codebook, cfa), cfa)
+    lift = lift_for(frame.mean_light)
+    assert lift > 0, "a frame of ordinary light shows nothing of lifting"
+    found = bundle.maps(frame.codes(sensor.lookup(bundle.codebook, lift)), cfa)
     for ours, theirs in zip(found, expected, strict=True):
         assert torch.allclose(ours, theirs, atol=1e-4)
 

@@ -45,6 +45,13 @@ def test_light_values_are_those_of_the_colours():
     assert np.median(values[8 * 6 :], axis=0) == pytest.approx([0.2, 0.1, 0.1], rel=0.15)
 
 
+def test_light_values_of_dim_views_are_lifted():
+    dim = Shots([scene((0.01, 0.02, 0.04))], gain=1.0, seed=0, width=64, height=48)
+    mean = dim.plain(0).frame.mean_light
+    assert 0.045 < mean * 2 <= 0.09
+    assert np.median(light_values(dim), axis=0) == pytest.approx([0.02, 0.04, 0.08], rel=0.15)
+
+
 @pytest.mark.parametrize("bits", [1, 4, 8])
 def test_every_curve_can_be_started(bits):
     made = {kind: make_quantizer(kind, bits, shots()) for kind in CURVES}
@@ -53,12 +60,14 @@ def test_every_curve_can_be_started(bits):
         "linear": FixedPlanes,
         "log": FixedPlanes,
         "gamma-paper": PaperQuantizer,
+        "linear-lifted": FixedPlanes,
         "gamma": ImageQuantizer,
     }
     books = {kind: one.image_codebook() for kind, one in made.items() if isinstance(one, PlaneQuantizer)}
     assert {book.bits for book in books.values()} == {bits}
     assert books["linear"] == linear_image(bits)
     assert books["log"] == log_image(bits)
+    assert books["linear-lifted"] == linear_image(bits)
     fitted = ImageQuantizer.fitted(bits, light_values(shots()))
     assert books["gamma"] == fitted.image_codebook()
 

@@ -51,10 +51,10 @@ def assembled(chunks: list[Chunk]) -> bytes:
 def test_the_bytes_of_a_chunk():
     codes = np.array([[1, 2], [3, 15]], np.uint8)
     (made,) = frame_chunks(
-        codes, book_of(4), cfa=Cfa.GBRG, sequence=2**32 + 5, tick_ms=1000, exposure_us=20_000, binning=3
+        codes, book_of(4), cfa=Cfa.GBRG, sequence=2**32 + 5, tick_ms=1000, exposure_us=20_000, binning=3, lift=2
     )
     payload = bytes([0x21, 0xF3])
-    head = bytes.fromhex("46 31 32 03") + book_of(4).digest[:4]  # GBRG 2, plain 0, 4 bits: 3 << 4
+    head = bytes.fromhex("46 31 32 42") + book_of(4).digest[:4]  # GBRG 2, plain 0, 4 bits: 3 << 4; binning 3, lift 2
     head += bytes.fromhex("05000000 e8030000 204e0000 02000000") + crc32(payload).to_bytes(4, "little")
     head += bytes.fromhex("0200 0200 0000 0100")
     assert bytes(made) == head + crc32(head + payload).to_bytes(4, "little") + payload
@@ -102,7 +102,8 @@ def frames(draw: st.DrawFn) -> tuple[CodeMosaic, Codebook, dict]:
             "sequence": draw(word),
             "tick_ms": draw(word),
             "exposure_us": draw(word),
-            "binning": draw(st.integers(1, 255)),
+            "binning": draw(st.integers(1, 32)),
+            "lift": draw(st.integers(0, 7)),
         },
     )
 
@@ -202,7 +203,7 @@ def test_noise_is_refused_with_our_error_alone(noise, payload):
         optional={
             "coder": st.integers(0, 3),
             "bits": st.integers(1, 8),
-            "binning": st.integers(0, 255),
+            "scale": st.integers(0, 255),
             "width": st.integers(0, 40) | st.integers(0, 65_535),
             "height": st.integers(0, 40) | st.integers(0, 65_535),
             "index": st.integers(0, 3) | st.integers(0, 65_535),
@@ -264,6 +265,7 @@ SOUND = FrameHeader(
     cfa=Cfa.RGGB,
     bits=2,
     binning=1,
+    lift=0,
     coder=FrameCoder.PLAIN,
     coded_bytes=64,
     crc=0,
@@ -282,7 +284,9 @@ SOUND = FrameHeader(
         ("bits", 0, "field"),
         ("bits", 9, "field"),
         ("binning", 0, "field"),
-        ("binning", 256, "field"),
+        ("binning", 33, "field"),
+        ("lift", -1, "field"),
+        ("lift", 8, "field"),
         ("width", 15, "size"),
         ("height", 8194, "size"),
         ("coded_bytes", 63, "length"),

@@ -11,7 +11,19 @@ from quantization.baselines import linear
 from quantization.codebook import Codebook
 from quantization.errors import CodebookError, FrameError, SensorError
 from quantization.imu import ACC
-from quantization.raw import COLOURS, FRAME_RATE_HZ, CameraSensor, Cfa, RawFrame, to_mosaic, to_planes
+from quantization.raw import (
+    COLOURS,
+    FRAME_RATE_HZ,
+    LIFT_SLACK,
+    MAX_LIFT,
+    ORDINARY_LIGHT,
+    CameraSensor,
+    Cfa,
+    RawFrame,
+    lift_for,
+    to_mosaic,
+    to_planes,
+)
 
 BLACKS = (60.0, 64.0, 66.5, 72.0)
 FILTERS = st.sampled_from(list(Cfa))
@@ -27,6 +39,41 @@ def any_book(bits: int, seed: int) -> Codebook:
     thresholds = np.sort(rng.choice(rng.normal(0.4, 0.5, 400).round(2), (3, 2**bits - 1)), axis=1)
     levels = np.sort(rng.random((3, 2**bits)), axis=1)
     return Codebook(COLOURS, bits, FRAME_RATE_HZ, thresholds=thresholds, levels=levels)
+
+
+@given(st.floats(-0.01, 1.5))
+def test_a_lift_is_the_most_that_leaves_the_mean_ordinary(mean):
+    lift = lift_for(mean)
+    assert lift == 0 or mean * 2**lift <= ORDINARY_LIGHT
+    assert lift == MAX_LIFT or mean * 2 ** (lift + 1) > ORDINARY_LIGHT
+
+
+@given(st.floats(0.0001, 1.0), st.integers(0, MAX_LIFT))
+def test_a_lift_is_kept_while_it_nearly_fits(mean, before):
+    kept = lift_for(mean, before)
+    assert kept in (before, lift_for(mean))
+    assert kept == 0 or mean * 2**kept <= ORDINARY_LIGHT * LIFT_SLACK
+    assert lift_for(mean, kept) == kept, "the same light again changes nothing"
+
+
+@pytest.mark.parametrize("cfa", Cfa)
+def test_lifted_codes_are_those_of_brighter_light(cfa):
+    sensor = CameraSensor("p", cfa, 12, BLACKS, 3900.0)
+    counts = np.random.default_rng(3).integers(0, 400, (8, 8)).astype(np.uint16)
+    # A sensor that is full at a quarter of the light above its black gives four times the light.
+    bright = replace(sensor, black=(64.0,) * 4, white=64.0 + (3900 - 64) / 4)
+    book = any_book(4, 1)
+    even = replace(sensor, black=(64.0,) * 4)
+    lifted = RawFrame(counts, even).codes(even.lookup(book, 2))
+    assert np.array_equal(lifted, RawFrame(counts, bright).codes(bright.lookup(book)))
+    assert len(np.unique(lifted)) > len(np.unique(RawFrame(counts, even).codes(even.lookup(book))))
+
+
+def test_the_mean_light_is_over_each_photosites_own_black():
+    sensor = CameraSensor("p", Cfa.GBRG, 12, BLACKS, 3900.0)
+    full = [[black + 0.25 * (3900 - black) for black in BLACKS[:2]], [b + 0.25 * (3900 - b) for b in BLACKS[2:]]]
+    counts = np.tile(np.rint(full).astype(np.uint16), (3, 5))
+    assert RawFrame(counts, sensor).mean_light == pytest.approx(0.25, abs=2e-4)
 
 
 def test_the_numbers_of_the_filter_arrays_are_those_of_the_wire():

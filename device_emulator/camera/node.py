@@ -15,7 +15,7 @@ from protocol.messages import Config, SourceKind, Status, Truth
 from protocol.topics import check_device_id
 from quantization.codebook import Codebook
 from quantization.errors import CodebookError, GammawearError
-from quantization.raw import CameraSensor, CodeMosaic, check_images
+from quantization.raw import CameraSensor, CodeMosaic, check_images, lift_for
 
 GATE_CELLS: Final = 16
 """Photosites along the side of a block whose mean code the motion gate compares."""
@@ -86,8 +86,9 @@ class CameraNode:
         self._gated = gated
         self._chunk_bytes = chunk_bytes
         self._compress = compress
-        self._lookups: dict[tuple[CameraSensor, bytes], NDArray[np.uint8]] = {}
-        self._sent: tuple[bytes, NDArray[np.int64], int] | None = None
+        self._lookups: dict[tuple[CameraSensor, bytes, int], NDArray[np.uint8]] = {}
+        self._lift: int | None = None
+        self._sent: tuple[bytes, int, NDArray[np.int64], int] | None = None
         self._config_error: str | None = None
         self._frame_error: str | None = None
         self._exposures = 0
@@ -175,11 +176,12 @@ class CameraNode:
             exposure = self.source.at(number, due_ms / 1000)
             if exposure is None:
                 return None
-            codes = exposure.frame.codes(self._lookup(exposure.frame.sensor, codebook))
-            if self._gated and not self._moved(codes, codebook, due_ms):
+            lift = self._lift = lift_for(exposure.frame.mean_light, self._lift)
+            codes = exposure.frame.codes(self._lookup(exposure.frame.sensor, codebook, lift))
+            if self._gated and not self._moved(codes, codebook, lift, due_ms):
                 self.held_back += 1
                 return nothing
-            emission = self._emit(exposure, codes, codebook, due_ms)
+            emission = self._emit(exposure, codes, codebook, lift, due_ms)
         except GammawearError as error:
             self.unreadable += 1
             self._say(error)
@@ -187,7 +189,7 @@ class CameraNode:
         self._say(None)
         return emission
 
-    def _emit(self, exposure: Exposure, codes: CodeMosaic, codebook: Codebook, due_ms: int) -> FrameEmission:
+    def _emit(self, exposure: Exposure, codes: CodeMosaic, codebook: Codebook, lift: int, due_ms: int) -> FrameEmission:
         sequence = self.frames_made % SEQUENCE_MODULUS
         chunks = frame_chunks(
             codes,
@@ -197,6 +199,7 @@ class CameraNode:
             tick_ms=due_ms,
             exposure_us=exposure.frame.exposure_us,
             binning=exposure.binning,
+            lift=lift,
             max_payload=self._chunk_bytes,
             compress=self._compress,
         )
@@ -204,13 +207,13 @@ class CameraNode:
         truth = None if exposure.truth is None else Truth(sequence=sequence, boxes=list(exposure.truth))
         return FrameEmission(tuple(map(bytes, chunks)), truth, due_ms)
 
-    def _lookup(self, sensor: CameraSensor, codebook: Codebook) -> NDArray[np.uint8]:
-        key = sensor, codebook.digest
+    def _lookup(self, sensor: CameraSensor, codebook: Codebook, lift: int) -> NDArray[np.uint8]:
+        key = sensor, codebook.digest, lift
         if key not in self._lookups:
-            self._lookups = {key: sensor.lookup(codebook)}  # of the present part only: files may all differ
+            self._lookups = {key: sensor.lookup(codebook, lift)}  # the present one only: files may all differ
         return self._lookups[key]
 
-    def _moved(self, codes: CodeMosaic, codebook: Codebook, due_ms: int) -> bool:
+    def _moved(self, codes: CodeMosaic, codebook: Codebook, lift: int, due_ms: int) -> bool:
         """Whether anything moved since the last frame that was sent, by sums of codes in blocks; remembers it if so."""
         height, width = (side - side % GATE_CELLS for side in codes.shape)
         cut = codes[:height, :width].reshape(height // GATE_CELLS, GATE_CELLS, width // GATE_CELLS, GATE_CELLS)
@@ -218,12 +221,12 @@ class CameraNode:
         most = round(GATE_SHIFT * 2**codebook.bits * GATE_CELLS**2)
         still = False
         if self._sent is not None:
-            digest, before, sent_ms = self._sent
-            alike = digest == codebook.digest and before.shape == blocks.shape and blocks.size > 0
+            digest, lifted, before, sent_ms = self._sent
+            alike = (digest, lifted) == (codebook.digest, lift) and before.shape == blocks.shape and blocks.size > 0
             moving = (np.abs(blocks - before) > most).sum() if alike else blocks.size
             still = alike and moving <= GATE_SHARE * blocks.size and due_ms - sent_ms < GATE_REST_S * 1000
         if not still:
-            self._sent = codebook.digest, blocks, due_ms
+            self._sent = codebook.digest, lift, blocks, due_ms
         return not still
 
 
