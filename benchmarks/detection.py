@@ -28,21 +28,19 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from benchmarks.frame_bytes import sizes
 from benchmarks.jpeg_shots import score_jpegs, train_on_jpegs
 from benchmarks.machine import RESULTS, ROOT, commit, machine
 from models.vision.fit import DetectorSettings, evaluate
 from models.vision.shots import Shots, View, brightness
-from models.vision.tasks import CURVES, LIFTED, TASKS, TEST_SEED, CurveKind, train_detector, views
+from models.vision.tasks import CURVES, TASKS, TEST_SEED, CurveKind, train_detector, views
 from models.vision.train import LIGHTS
 from protocol.frame import frame_chunks
 from quantization.codebook import Codebook
 from quantization.gamma_image import ImageQuantizer, PaperQuantizer, PlaneQuantizer
 from quantization.raw import RawFrame, lift_for
-
-Rival = CurveKind | Literal["jpeg"]
 
 FILE: Final = RESULTS / "detection.jsonl"
 LONG_FILE: Final = RESULTS / "detection_long.jsonl"
@@ -50,9 +48,12 @@ CODEBOOKS: Final = ROOT / "runs" / "detection"
 CORE: Final = ("none", "linear-4", "log-4", "gamma-4", "gamma-2")
 """What every seed has before the rest."""
 MORE: Final = ("linear-lifted-4", "jpeg", "gamma-paper-4", "gamma-3", "linear-2", "gamma-paper-2")
-WHOLE: Final[dict[str, Rival]] = {"none": "none", "jpeg": "jpeg"}
-"""Without a quantizer, so without a number of bits to choose."""
-WHOLE_BITS: Final = {"none": 12, "jpeg": 8}
+KINDS: Final[dict[str, CurveKind]] = {kind: kind for kind in CURVES[1:]} | {"linear-lifted": "linear"}
+"""How each curve is made."""
+LIFTED: Final = ("gamma", "linear-lifted")
+"""Get dim frames lifted, as our cameras do it; the others see light as it is: so they were published."""
+WHOLE: Final = {"none": 12, "jpeg": 8}
+"""Without a quantizer, so without a number of bits to choose: bits of their values."""
 ARCHIVES: Final = {"penn_fudan": "penn_fudan.zip", "bccd": "bccd.zip"}
 
 
@@ -61,7 +62,7 @@ class Run:
     """One training and its tests."""
 
     task: str
-    curve: Rival
+    curve: str
     bits: int
     seed: int
 
@@ -134,8 +135,9 @@ def execute(run: Run, data: Path, *, long: bool = False) -> dict[str, Any]:
         row["jpeg"] = score_jpegs(model, test, gain, TEST_SEED)
     else:
         model, gain = train_detector(
-            train, len(classes), run.curve, min(run.bits, 8), settings, variation=TASKS[run.task].variation
-        )
+            train, len(classes), KINDS.get(run.curve, "none"), min(run.bits, 8), settings,
+            variation=TASKS[run.task].variation, lifted=run.curve in LIFTED,
+        )  # fmt: skip
         shots = Shots(test, gain=gain, seed=TEST_SEED)
         row["light"] = {f"{light:g}": asdict(evaluate(model, shots, light)) for light in LIGHTS}
     quantizer = model.quantizer
@@ -179,11 +181,11 @@ def runs(tasks: list[str], curves: list[str], seeds: range) -> Iterator[Run]:
         for task in tasks:
             for name in curves:
                 if name in WHOLE:
-                    yield Run(task, WHOLE[name], WHOLE_BITS[name], seed)
+                    yield Run(task, name, WHOLE[name], seed)
                     continue
                 kind, _, bits = name.rpartition("-")
-                if kind not in CURVES:
-                    sys.exit(f"no curve {name!r}; known: {', '.join(WHOLE)}, or {', '.join(CURVES[1:])} with -<bits>")
+                if kind not in KINDS:
+                    sys.exit(f"no curve {name!r}; known: {', '.join(WHOLE)}, or {', '.join(KINDS)} with -<bits>")
                 yield Run(task, kind, int(bits), seed)
 
 

@@ -27,6 +27,7 @@ NAMES: Final = {
     "gamma-paper": "γ as published",
     "log": "logarithm",
     "linear": "linear",
+    "linear-lifted": "linear, lifted",
     "jpeg": "JPEG",
 }
 ORDER: Final = list(NAMES)

@@ -51,9 +51,9 @@ def curve(bits: int = 3, gamma: float = 0.5) -> ImageQuantizer:
     return ImageQuantizer(bits, gamma=[gamma] * 3, white=[0.8] * 3)
 
 
-def joint(quantizer: object = None, config: DetectorConfig = TINY) -> JointDetector:
+def joint(quantizer: object = None, config: DetectorConfig = TINY, *, lifted: bool = True) -> JointDetector:
     torch.manual_seed(3)
-    return JointDetector(quantizer or curve(), Detector(config))
+    return JointDetector(quantizer or curve(), Detector(config), lifted=lifted)
 
 
 def fit(checkpoint: Path | None = None, settings: DetectorSettings = SETTINGS, **more: object) -> DetectorFit:
@@ -180,6 +180,7 @@ OTHERS = {
     "published curve": {"model": joint(PaperQuantizer(3))},
     "fixed curve": {"model": joint(FixedPlanes(linear_image(3)))},
     "no curve": {"model": joint(UnquantizedPlanes())},
+    "no lift": {"model": joint(lifted=False)},
     "network": {"model": joint(config=replace(TINY, head=8))},
     "views": {"shots": shots(of=views(1))},
     "fewer views": {"shots": shots(of=views()[:3])},

@@ -60,14 +60,12 @@ def test_every_curve_can_be_started(bits):
         "linear": FixedPlanes,
         "log": FixedPlanes,
         "gamma-paper": PaperQuantizer,
-        "linear-lifted": FixedPlanes,
         "gamma": ImageQuantizer,
     }
     books = {kind: one.image_codebook() for kind, one in made.items() if isinstance(one, PlaneQuantizer)}
     assert {book.bits for book in books.values()} == {bits}
     assert books["linear"] == linear_image(bits)
     assert books["log"] == log_image(bits)
-    assert books["linear-lifted"] == linear_image(bits)
     fitted = ImageQuantizer.fitted(bits, light_values(shots()))
     assert books["gamma"] == fitted.image_codebook()
 

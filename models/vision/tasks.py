@@ -42,11 +42,9 @@ MICROSCOPE: Final = Variation(zooms=(0.85, 1.4))
 Split = tuple[list[Picture], list[Picture]]
 """Training and test pictures."""
 
-CurveKind = Literal["none", "linear", "log", "gamma-paper", "linear-lifted", "gamma"]
+CurveKind = Literal["none", "linear", "log", "gamma-paper", "gamma"]
 CURVES: Final[tuple[CurveKind, ...]] = get_args(CurveKind)
 """Quantizers of a detector; "none" is the ADC's 12 bits."""
-LIFTED: Final[tuple[CurveKind, ...]] = ("linear-lifted", "gamma")
-"""What gets dim frames lifted, as our cameras do it; the others see light as it is, as they were published."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +117,7 @@ def make_quantizer(kind: CurveKind, bits: int, shots: Shots) -> PlaneQuantizer |
     match kind:
         case "none":
             return UnquantizedPlanes()
-        case "linear" | "linear-lifted":
+        case "linear":
             return FixedPlanes(linear_image(bits))
         case "log":
             return FixedPlanes(log_image(bits))
@@ -137,10 +135,13 @@ def train_detector(
     settings: DetectorSettings,
     *,
     variation: Variation | None = None,
+    lifted: bool = True,
     checkpoint: Path | None = None,
     report: Callable[[int, float], None] = lambda _epoch, _loss: None,
 ) -> tuple[JointDetector, float]:
     """Train one detector with its curve.
+
+    Without ``lifted`` the curve sees dim light as it is, unlike that of our cameras.
 
     Returns:
         It, and the gain that brings its training set to the mean light of real RAW (:func:`brightness`).
@@ -148,5 +149,5 @@ def train_detector(
     gain = brightness(train)
     shots = Shots(train, gain=gain, seed=settings.seed, variation=variation)
     torch.manual_seed(settings.seed)
-    model = JointDetector(make_quantizer(kind, bits, shots), Detector(DetectorConfig(classes)), lifted=kind in LIFTED)
+    model = JointDetector(make_quantizer(kind, bits, shots), Detector(DetectorConfig(classes)), lifted=lifted)
     return DetectorFit(model, shots, settings, checkpoint).run(report), gain
