@@ -172,9 +172,9 @@ def bluetooth() -> str:
     return tables.rows(header, lines)
 
 
-def detection() -> list[dict[str, Any]]:
-    """Runs of detectors."""
-    return read(RESULTS / "detection.jsonl")
+def detection(file: str = "detection.jsonl") -> list[dict[str, Any]]:
+    """Rows of ``benchmarks.detection``."""
+    return read(RESULTS / file)
 
 
 def bandwidth() -> str:
@@ -218,6 +218,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "detection-bccd": lambda: detection_tables.scores(detection(), "bccd"),
     "detection-differences": lambda: detection_tables.differences(detection()),
     "detection-classes-bccd": lambda: detection_tables.by_class(detection(), "bccd"),
+    "detection-long": lambda: detection_tables.scores(detection("detection_long.jsonl"), "penn_fudan"),
     "detection-bytes": lambda: detection_tables.sizes(detection()),
     "frame-coders": lambda: detection_tables.frame_coders(_load("frame_bytes.json")),
     "frame-jpegs": lambda: detection_tables.frame_jpegs(_load("frame_bytes.json")),
