@@ -1,4 +1,4 @@
-"""A camera node: exposures in, chunks out. Synchronous; between the ADC and the chunks there are integers alone."""
+"""A camera node: exposures in, chunks out. Synchronous; but for a frame's mean light, integers alone behind the ADC."""
 
 from __future__ import annotations
 
