@@ -15,7 +15,7 @@ from rich.table import Table
 from gammawear import options
 from gammawear.options import bundle_dirs, parse_axes, takes_broker, until_stopped
 from gammawear.serve import make_sources
-from models.bundle import load_bundle
+from models.device_part import load_device_part
 from protocol.broker_settings import BrokerSettings
 from quantization.errors import GammawearError
 
@@ -80,7 +80,7 @@ def wearable_command(
         raise typer.BadParameter("give --air PORT for the virtual radio, or --hci usb:0 for a dongle")
     if hci is not None and count != 1:
         raise typer.BadParameter("one dongle is one wearable")
-    loaded = load_bundle(bundle, bundle_dirs(bundles))
+    loaded = load_device_part(bundle, bundle_dirs(bundles))
     sources = make_sources(
         loaded, count=count, dataset=dataset, subjects=subjects, traces=trace, part=part, rate=rate, seed=seed
     )  # fmt: skip
@@ -134,7 +134,7 @@ def bridge_command(
     if scan:
         asyncio.run(_scan(hci, kinds))
         return
-    loaded = load_bundle(bundle, bundle_dirs(bundles))
+    loaded = load_device_part(bundle, bundle_dirs(bundles))
     if hci is not None:
         bonds.parent.mkdir(parents=True, exist_ok=True)
     settings = BridgeSettings(

@@ -9,18 +9,24 @@ import inspect
 import signal
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Final, cast
 
 import typer
 from pydantic import SecretStr
 
-from models.bundle import SHIPPED
+from models.bundle_files import SHIPPED
 from protocol.broker_settings import BrokerSettings
-from quantization.errors import SensorError
+from quantization.errors import GammawearError, SensorError
 from quantization.sensor import Axes
 
 Bundles = Annotated[list[Path] | None, typer.Option(help="Folder of bundles, besides those that ship; may repeat.")]
 SPEED_HELP = "Seconds of signal in a second."
+MAX_PASSWORD_BYTES: Final = 65_535
+"""What MQTT has room for (5.0, section 3.1.3.6)."""
+
+
+class SettingsError(GammawearError, ValueError):
+    """What a command was told to use cannot be used."""
 
 
 def broker_settings(
@@ -31,9 +37,14 @@ def broker_settings(
         str | None,
         typer.Option(help="Better given in the environment.", envvar="GAMMAWEAR_PASSWORD", show_envvar=True),
     ] = None,
+    password_file: Annotated[
+        Path | None,
+        typer.Option(help="File with the password in its first line.", envvar="GAMMAWEAR_PASSWORD_FILE"),
+    ] = None,
     tls: Annotated[bool, typer.Option("--tls", help="Encrypt the connection.", envvar="GAMMAWEAR_TLS")] = False,
     ca_file: Annotated[
-        Path | None, typer.Option(help="Certificate authority that signed the broker's certificate.")
+        Path | None,
+        typer.Option(help="Certificate authority that signed the broker's certificate.", envvar="GAMMAWEAR_CA_FILE"),
     ] = None,
     cert_file: Annotated[Path | None, typer.Option(help="Our own certificate, where the broker asks for one.")] = None,
     key_file: Annotated[Path | None, typer.Option(help="The key of it.")] = None,
@@ -46,13 +57,31 @@ def broker_settings(
         host=host,
         port=port,
         username=username,
-        password=SecretStr(password) if password is not None else None,
+        password=_password(password, password_file),
         tls=tls or ca_file is not None,
         ca_file=ca_file,
         cert_file=cert_file,
         key_file=key_file,
         protocol=cast("Any", mqtt),
     )
+
+
+def _password(given: str | None, file: Path | None) -> SecretStr | None:
+    """From a file as container engines and systemd hand secrets over: read at the start, never shown."""
+    if file is None:
+        return SecretStr(given) if given is not None else None
+    if given is not None:
+        raise typer.BadParameter("give the password or --password-file, not both")
+    try:
+        with file.open("rb") as opened:
+            line = opened.readline(MAX_PASSWORD_BYTES + 2).rstrip(b"\r\n")
+        if not 0 < len(line) <= MAX_PASSWORD_BYTES:
+            raise SettingsError(f"the first line of {file} is to be the password, 1 to {MAX_PASSWORD_BYTES} bytes")
+        return SecretStr(line.decode())
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"the password in {file} is not UTF-8") from error
+    except OSError as error:
+        raise SettingsError(f"cannot read the password: {file}: {error.strerror}") from error
 
 
 def takes_broker(command: Callable[..., None]) -> Callable[..., None]:

@@ -23,8 +23,7 @@ from gammawear.wearables import (
     trace_sources,
     wearables,
 )
-from gateway.service import Gateway, GatewaySettings
-from models.bundle import Bundle, load_bundle
+from models.device_part import DevicePart, load_device_part
 from models.evaluate import material_for
 from protocol.broker_settings import BrokerSettings
 
@@ -64,7 +63,7 @@ def device_command(
 
       gammawear device --dataset sp_sw_har.zip --part bmi270 --host broker.local --tls
     """
-    loaded = load_bundle(bundle, bundle_dirs(bundles))
+    loaded = load_device_part(bundle, bundle_dirs(bundles))
     sources = make_sources(
         loaded, count=count, dataset=dataset, subjects=subjects, traces=trace, part=part, rate=rate, seed=seed
     )
@@ -95,7 +94,7 @@ def device_command(
 
 
 def make_sources(
-    bundle: Bundle,
+    bundle: DevicePart,
     *,
     count: int | None,
     dataset: Path | None = None,
@@ -118,7 +117,7 @@ def make_sources(
     return dataset_sources(bundle, material, sensor, subjects=people, count=count, loop=loop)
 
 
-def chosen_people(bundle: Bundle, present: list[str], subjects: str | None) -> list[str]:
+def chosen_people(bundle: DevicePart, present: list[str], subjects: str | None) -> list[str]:
     """The subjects named, else those that the bundle was not trained on."""
     if subjects is not None:
         return [name.strip() for name in subjects.split(",")]
@@ -152,6 +151,8 @@ def gateway_command(
       GAMMAWEAR_USERNAME=gateway GAMMAWEAR_PASSWORD=... gammawear gateway --tls
     """
     import torch
+
+    from gateway.service import Gateway, GatewaySettings
 
     torch.set_num_threads(1)  # several threads for such small batches only get in each other's way
     settings = GatewaySettings(

@@ -19,8 +19,7 @@ from device_emulator.camera.scenes import CLASSES, still
 from device_emulator.camera.source import FolderSource, FrameSource, SceneSource
 from device_emulator.fleet import Fleet
 from gammawear.options import takes_broker, until_stopped
-from models.bundle_files import DETECTOR, next_version
-from models.vision.bundle import SHIPPED, load_detector
+from models.bundle_files import DETECTOR, SHIPPED_DETECTORS, load_codebook, next_version
 from protocol.broker_settings import BrokerSettings
 from protocol.frame import MAX_PHOTOSITES
 from quantization.errors import TrainingError
@@ -82,7 +81,7 @@ def camera_command(
 
       gammawear camera --raw my-photos/ --fps 0.5 --gated
     """
-    codebook = load_detector(bundle, (bundles, SHIPPED)).codebook
+    codebook = load_codebook(bundle, (bundles, SHIPPED_DETECTORS), DETECTOR)
     described = read_layout(layout) if layout is not None else None
     cameras = []
     for number in range(count):

@@ -17,7 +17,7 @@ from device_emulator.publisher import DevicePublisher
 from device_emulator.replay import ReplaySource
 from device_emulator.source import Source
 from device_emulator.synthetic import SyntheticSource, wearers
-from models.bundle import Bundle
+from models.device_part import DevicePart
 from models.resample import Segment
 from models.tasks import Material
 from protocol.broker_settings import BrokerSettings
@@ -54,7 +54,7 @@ class WearableOptions:
     prefix: str = "wearable"
 
 
-def part_for(bundle: Bundle, name: str | None) -> Sensor:
+def part_for(bundle: DevicePart, name: str | None) -> Sensor:
     """A part by name, at the bundle's own full scales; None takes the part that the bundle was trained with.
 
     Raises:
@@ -71,7 +71,9 @@ def part_for(bundle: Bundle, name: str | None) -> Sensor:
     return PARTS[name].sensor(name, trained.channels, acc_g=full_scale["acc"], gyro_dps=full_scale.get("gyro"))
 
 
-def synthetic_sources(bundle: Bundle, sensor: Sensor, *, count: int, seed: int, rate_hz: float | None) -> list[Source]:
+def synthetic_sources(
+    bundle: DevicePart, sensor: Sensor, *, count: int, seed: int, rate_hz: float | None
+) -> list[Source]:
     """Generated wearers, each with a seed of its own.
 
     Raises:
@@ -88,7 +90,7 @@ def synthetic_sources(bundle: Bundle, sensor: Sensor, *, count: int, seed: int, 
 
 
 def dataset_sources(
-    bundle: Bundle, material: Material, sensor: Sensor, *, subjects: Sequence[str], count: int | None, loop: bool
+    bundle: DevicePart, material: Material, sensor: Sensor, *, subjects: Sequence[str], count: int | None, loop: bool
 ) -> list[Source]:
     """One wearable for each subject, or ``count`` of them, subjects taken in turn.
 
@@ -110,7 +112,7 @@ def trace_sources(paths: Sequence[Path], *, loop: bool) -> list[Source]:
 
 
 def wearables(
-    sources: Iterable[Source], bundle: Bundle, broker: BrokerSettings, options: WearableOptions
+    sources: Iterable[Source], bundle: DevicePart, broker: BrokerSettings, options: WearableOptions
 ) -> list[DevicePublisher]:
     """A device and its connection for every source; decimated, and said so, where its rate is 2, 4 or 8 times too high.
 
@@ -152,7 +154,7 @@ def _note(source: Decimated) -> str:
     )
 
 
-def _traces(material: Material, subject: str, sensor: Sensor, bundle: Bundle) -> list[Trace]:
+def _traces(material: Material, subject: str, sensor: Sensor, bundle: DevicePart) -> list[Trace]:
     """A subject's segments as a device would have recorded them, also of activities that the bundle does not know."""
     strangers = [(name, s) for name, segments in material.unknown.items() for s in segments if s.subject == subject]
     takes = [(None, segment) for segment in material.of([subject])] + strangers

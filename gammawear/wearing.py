@@ -16,7 +16,7 @@ from device_emulator.decimate import matched
 from device_emulator.device import Device, shared_encoder
 from device_emulator.source import Source
 from gammawear.options import until_stopped
-from models.bundle import Bundle
+from models.device_part import DevicePart
 from quantization.errors import ConnectError
 
 BRIDGE_ADDRESS = "F0:00:00:00:00:01"
@@ -24,7 +24,7 @@ BRIDGE_ADDRESS = "F0:00:00:00:00:01"
 
 
 async def wear(
-    bundle: Bundle,
+    bundle: DevicePart,
     sources: Sequence[Source],
     *,
     prefix: str,
@@ -75,7 +75,7 @@ async def _on_dongle(
     _summarise([worn], say)
 
 
-def _device(device_id: str, source: Source, bundle: Bundle) -> Device:
+def _device(device_id: str, source: Source, bundle: DevicePart) -> Device:
     fitting = PausableSource(matched(source, bundle.codebook.rate_hz))
     return Device(device_id, fitting, shared_encoder(bundle.codebook, fitting.sensor))
 

@@ -9,94 +9,24 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
 
-from models.bundle_files import (
-    ACTIVITY,
-    ManifestBase,
-    Strict,
-    find_bundle,
-    naming,
-    network_bytes,
-    read_files,
-    write_files,
-)
+from models.bundle_files import SHIPPED, find_bundle, naming, network_bytes, read_files, write_files
 from models.card import model_card
+from models.device_part import DevicePart, Manifest
 from models.har import HarConfig, HarNetwork, build
-from protocol.messages import UNKNOWN, LabelName
+from protocol.messages import UNKNOWN
 from quantization.codebook import RATE_TOLERANCE, Codebook
 from quantization.codec import network_input
 from quantization.errors import BundleError
 from quantization.imu import Codes
 from quantization.sensor import Sensor
 
-SHIPPED: Final = Path(__file__).parent / "bundles"
-"""The bundles that come with the package."""
-
-
-class DataCard(Strict):
-    """What a bundle was trained on."""
-
-    dataset: str
-    licence: str
-    citation: str
-    train_subjects: list[str]
-    validation_subjects: list[str]
-    test_subjects: list[str]
-    """Of the data at hand, had no part in training, early stopping or calibration."""
-    split_by: Literal["subject", "recording"] = "subject"
-    """By "recording", the subjects here are recordings of people who took part in training."""
-    merged_labels: dict[str, str] = Field(default_factory=dict)
-    """Labels of the data set that count as another one."""
-    excluded_labels: list[str] = Field(default_factory=list)
-    """Activities of the data set that the bundle does not know."""
-    background_labels: list[str] = Field(default_factory=list)
-    """Of those, the ones that training showed it as examples of what it does not know."""
-
-
-class Scores(Strict):
-    """How good a bundle is, and by which protocol."""
-
-    scoring_rule: str
-    protocol: str
-    macro_f1: float
-    accuracy: float
-    macro_f1_pure: float
-    windows: int
-    subjects: int
-    unknown_share: float
-    """Of windows whose activity the bundle knows, answered ``unknown``."""
-    payload_bits: float | None = None
-    """Bits a sample and channel of the test recordings' packets of 1 s; None where it was not counted."""
-    all_in_bits: float | None = None
-    """The same with packet headers."""
-
-
-class Manifest(ManifestBase):
-    """``manifest.json``."""
-
-    format: Literal["gammawear-bundle-1"] = ACTIVITY
-    body_site: str
-    labels: Annotated[list[LabelName], Field(min_length=2, max_length=256)]
-    rate_hz: Annotated[float, Field(ge=1, le=1000)]
-    window: Annotated[int, Field(ge=8, le=4096)]
-    """Samples."""
-    stride: Annotated[int, Field(ge=1, le=4096)]
-    """Samples."""
-    unknown_below: float
-    """Windows with less evidence than this (:class:`Prediction`) are answered ``unknown``."""
-    network: dict[str, Any]
-    sensor: dict[str, Any]
-    """The part that the training data was brought to."""
-    data: DataCard
-    scores: Scores | None = None
-    """None only while a bundle is being made."""
-    training: dict[str, Any]
+__all__ = ["SHIPPED", "Bundle", "Prediction", "assemble", "load_bundle", "save_bundle"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,17 +45,14 @@ class Prediction:
 
 
 @dataclass(frozen=True, eq=False)
-class Bundle:
+class Bundle(DevicePart):
     """A loaded bundle, ready to predict.
 
     Raises:
         BundleError: the parts do not fit each other.
     """
 
-    manifest: Manifest
-    codebook: Codebook
     network: HarNetwork
-    sensor: Sensor
 
     def __post_init__(self) -> None:
         manifest, config = self.manifest, self.network.config
@@ -141,16 +68,6 @@ class Bundle:
         )
         if not fits:
             raise BundleError(f"{manifest.reference}: network, codebook, labels and window do not fit each other")
-
-    @property
-    def reference(self) -> str:
-        """``name@version``."""
-        return self.manifest.reference
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Activity names, in the order of the network's outputs."""
-        return tuple(self.manifest.labels)
 
     def accepts_rate(self, rate_hz: float) -> bool:
         """A device at ``rate_hz`` can be served as it is (within ± 5 %)."""
@@ -195,7 +112,7 @@ def assemble(manifest: dict[str, Any], *, codebook: Codebook, network: HarNetwor
         codebook_sha256=codebook.digest.hex(),
         model_sha256=hashlib.sha256(network_bytes(network)).hexdigest(),
     )
-    return Bundle(complete, codebook, network.eval(), sensor)
+    return Bundle(complete, codebook, sensor, network.eval())
 
 
 def save_bundle(folder: Path, bundle: Bundle) -> Path:
@@ -220,4 +137,4 @@ def load_bundle(reference: str | Path, search: Iterable[Path] = (SHIPPED,)) -> B
     with naming(folder):
         network = build(HarConfig(**manifest.network))
         network.load_state_dict(tensors)
-        return Bundle(manifest, codebook, network.eval(), Sensor.from_dict(manifest.sensor))
+        return Bundle(manifest, codebook, Sensor.from_dict(manifest.sensor), network.eval())

@@ -13,18 +13,22 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeVar
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
-from torch import Tensor, nn
 
 from quantization.codebook import Codebook
 from quantization.errors import BundleError, CodebookError, SensorError
 
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+SHIPPED: Final = Path(__file__).parent / "bundles"
+"""The bundles of activities that come with the package."""
+SHIPPED_DETECTORS: Final = Path(__file__).parent / "vision" / "bundles"
+"""The detector bundles that come with the package."""
 CODEBOOK_FILE: Final = "codebook.bin"
 MODEL_FILE: Final = "model.safetensors"
 MANIFEST_FILE: Final = "manifest.json"
@@ -61,11 +65,19 @@ class ManifestBase(Strict):
         return f"{self.name}@{self.version}"
 
 
+class _Named(ManifestBase):
+    """What both kinds of manifest have; the rest is not looked at."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
 M = TypeVar("M", bound=ManifestBase)
 
 
 def network_bytes(network: nn.Module, dtype: torch.dtype | None = None) -> bytes:
     """``model.safetensors`` of a network; its numbers that are no integers as ``dtype``, if one is given."""
+    from safetensors.torch import save as save_tensors
+
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     if dtype is not None:
         tensors = {name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors.items()}
@@ -78,19 +90,51 @@ def read_files(folder: Path, manifest: type[M]) -> tuple[M, Codebook, dict[str, 
     Raises:
         BundleError: damaged, or the parts are not those that the manifest names.
     """
+    from safetensors.torch import load as load_tensors
+
+    found = read_manifest(folder, manifest)
+    codebook = read_codebook(folder, found)
     with naming(folder):
-        with (folder / MANIFEST_FILE).open("rb") as file:
-            found = manifest.model_validate_json(file.read(MAX_MANIFEST_BYTES))
-        codebook = Codebook.load(folder / CODEBOOK_FILE)
         model_file = folder / MODEL_FILE
         if model_file.stat().st_size > MAX_MODEL_BYTES:
             raise BundleError(f"{model_file} is larger than {MAX_MODEL_BYTES} bytes")
         model = model_file.read_bytes()
-        if codebook.digest.hex() != found.codebook_sha256:
-            raise BundleError(f"{folder / CODEBOOK_FILE} is not the one that the manifest names")
         if hashlib.sha256(model).hexdigest() != found.model_sha256:
             raise BundleError(f"{model_file} is not the one that the manifest names")
         return found, codebook, load_tensors(model)
+
+
+def read_manifest(folder: Path, manifest: type[M]) -> M:
+    """The manifest alone.
+
+    Raises:
+        BundleError: it cannot be read, or says what no manifest says.
+    """
+    with naming(folder), (folder / MANIFEST_FILE).open("rb") as file:
+        return manifest.model_validate_json(file.read(MAX_MANIFEST_BYTES))
+
+
+def read_codebook(folder: Path, manifest: ManifestBase) -> Codebook:
+    """The codebook of a bundle, without torch.
+
+    Raises:
+        BundleError: it cannot be read, or is not the one that the manifest names.
+    """
+    with naming(folder):
+        codebook = Codebook.load(folder / CODEBOOK_FILE)
+    if codebook.digest.hex() != manifest.codebook_sha256:
+        raise BundleError(f"{folder / CODEBOOK_FILE} is not the one that the manifest names")
+    return codebook
+
+
+def load_codebook(reference: str | Path, search: Iterable[Path], kind: Format) -> Codebook:
+    """The codebook of a bundle, found as by :func:`find_bundle`. Neither network nor scores are looked at.
+
+    Raises:
+        BundleError: absent, damaged, or not the codebook that the manifest names.
+    """
+    folder = find_bundle(reference, search, kind)
+    return read_codebook(folder, read_manifest(folder, _Named))
 
 
 @contextlib.contextmanager

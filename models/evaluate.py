@@ -6,13 +6,13 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from models import datasets
 from models.bandwidth import Bandwidth, bandwidth
-from models.bundle import Bundle, Prediction
+from models.device_part import DevicePart
 from models.resample import Segment
 from models.scores import Scores, score
 from models.tasks import Material, Task, load_material
@@ -21,6 +21,9 @@ from quantization.codec import Encoder
 from quantization.errors import DatasetError
 from quantization.imu import Codes
 from quantization.sensor import Sensor
+
+if TYPE_CHECKING:
+    from models.bundle import Bundle, Prediction
 
 PREDICT_BATCH = 512
 PACKET_S = 1.0
@@ -87,6 +90,8 @@ class Report:
 
 def predict_windows(bundle: Bundle, windows: Windows, sensor: Sensor) -> Prediction:
     """What a bundle says of ``[W, T, C]`` physical windows that ``sensor`` measures and quantizes."""
+    from models.bundle import Prediction  # with torch, which those who only read material do without
+
     encoder = Encoder(bundle.codebook, sensor)
     count, length, channels = windows.values.shape
     codes = encoder.encode(sensor.to_counts(windows.values.reshape(-1, channels))).reshape(count, length, channels)
@@ -146,7 +151,7 @@ def _codes(bundle: Bundle, segments: Sequence[Segment], sensor: Sensor) -> Itera
     return (encoder.encode(sensor.to_counts(segment.values)) for segment in segments)
 
 
-def material_for(bundle: Bundle, path: Path) -> Material:
+def material_for(bundle: DevicePart, path: Path) -> Material:
     """Read an archive or a folder as a bundle needs it, whatever data set it holds.
 
     One archive may hold several data sets, such as a watch's and a phone's: the one that the bundle was trained on has

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from models.augment import Augment, Crops
-from models.bundle import Bundle, Manifest, Scores, assemble, save_bundle
+from models.bundle import Bundle, assemble, save_bundle
 from models.datasets import get
+from models.device_part import Manifest, Scores
 from models.evaluate import evaluate
 from models.fit import Epoch, Fit, FitSettings, JointModel, logits_of
 from models.har import HarConfig, build

@@ -22,6 +22,7 @@ from models.bundle_files import (
     read_files,
     write_files,
 )
+from models.bundle_files import SHIPPED_DETECTORS as SHIPPED
 from models.vision.card import detector_card
 from models.vision.detector import Detections, Detector, DetectorConfig, Maps, decode
 from protocol.messages import LabelName
@@ -29,10 +30,20 @@ from quantization.codebook import Codebook
 from quantization.errors import BundleError, CodebookError
 from quantization.raw import Cfa, CodeMosaic, check_images, to_planes
 
+__all__ = [
+    "SHIPPED",
+    "DetectionScores",
+    "DetectorBundle",
+    "DetectorManifest",
+    "PictureCard",
+    "assemble",
+    "load_detector",
+    "rounded",
+    "save_detector",
+]
+
 STORED_AS: Final = torch.float16
 """Half the bytes; the difference is far below what two seeds differ by."""
-SHIPPED: Final = Path(__file__).parent / "bundles"
-"""The detector bundles that come with the package."""
 
 
 class PictureCard(Strict):
