@@ -14,6 +14,8 @@ from rich.logging import RichHandler
 from gammawear import bluetooth, demo, learn, serve, vision
 from quantization.errors import GammawearError
 
+GATEWAY_ONLY = ("torch", "river")
+"""Devices and bridges are installed without."""
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -61,6 +63,11 @@ def main() -> None:
         app(standalone_mode=True)
     except GammawearError as error:
         Console(stderr=True).print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+    except ModuleNotFoundError as error:
+        if error.name not in GATEWAY_ONLY:
+            raise
+        Console(stderr=True).print("[bold red]error:[/] this needs an extra: pip install 'gammawear\\[gateway]'")
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, cast
 
 import typer
 from rich.console import Console, Group
@@ -27,14 +27,16 @@ from gammawear.demo_cameras import camera_fleet, camera_lines, camera_result
 from gammawear.options import bundle_dirs, until_stopped
 from gammawear.serve import DEFAULT_METRICS_PORT, chosen_people
 from gammawear.wearables import WearableOptions, dataset_sources, part_for, synthetic_sources, wearables
-from gateway.service import Gateway, GatewaySettings
-from gateway.views import DeviceView, Summary
-from models.bundle import Bundle, load_bundle
+from models.bundle_files import SHIPPED_DETECTORS
 from models.evaluate import evaluate, material_for
 from models.tasks import Material
-from models.vision.bundle import SHIPPED as SHIPPED_DETECTORS
-from models.vision.bundle import DetectorBundle, load_detector
 from protocol.messages import UNKNOWN
+
+if TYPE_CHECKING:
+    from gateway.service import Gateway
+    from gateway.views import DeviceView, Summary
+    from models.bundle import Bundle
+    from models.vision.bundle import DetectorBundle
 
 DEFAULT_WEARABLES: Final = 8
 REFRESH_S: Final = 0.25
@@ -109,6 +111,9 @@ def demo_command(
     if broker not in (None, "mosquitto", "amqtt"):
         raise typer.BadParameter(f"--broker is mosquitto or amqtt, not {broker!r}")
     import torch
+
+    from models.bundle import load_bundle
+    from models.vision.bundle import load_detector
 
     torch.set_num_threads(1)
     _NOTES.print(f"loading {bundle}")
@@ -188,6 +193,8 @@ class Demo:
             return result | ({"camera": camera_result(gateway.cameras, watch)} if watch.publishers else {})
 
     def _gateway(self, broker: RunningBroker) -> Gateway:
+        from gateway.service import Gateway, GatewaySettings
+
         return Gateway(
             GatewaySettings(
                 broker=broker.settings,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from device_emulator.camera.node import CameraNode
 from device_emulator.camera.publisher import CameraPublisher
 from device_emulator.camera.source import SceneSource
 from device_emulator.fleet import Fleet
-from gateway.cameras import Cameras
-from models.vision.bundle import DetectorBundle
 from protocol.broker_settings import BrokerSettings
+
+if TYPE_CHECKING:
+    from gateway.cameras import Cameras
+    from models.vision.bundle import DetectorBundle
 
 FRAMES_PER_S: Final = 2.0
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 
 import typer
 from rich.console import Console
@@ -14,24 +14,34 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 
 from models import datasets
-from models.augment import Augment
-from models.bundle import SHIPPED, Bundle, load_bundle
-from models.bundle_files import DETECTOR, bundle_folders, find_bundle, next_version, says_detector
+from models.bundle_files import (
+    DETECTOR,
+    SHIPPED,
+    SHIPPED_DETECTORS,
+    bundle_folders,
+    find_bundle,
+    next_version,
+    says_detector,
+)
 from models.datasets.fetch import fetch
+from models.device_part import load_device_part
 from models.evaluate import Report, evaluate, material_for, own_task
-from models.fit import Epoch, FitSettings
-from models.har import NETWORKS
 from models.tasks import TASKS, Material, Task, load_material
-from models.train import QuantizerKind, TrainSettings, train_bundle
-from models.vision.bundle import SHIPPED as SHIPPED_DETECTORS
-from models.vision.bundle import DetectorBundle, load_detector
 from quantization.codebook import Codebook
 from quantization.errors import BundleError, GammawearError, TrainingError
-from quantization.gamma import INITIAL_GAMMA, Init
+
+if TYPE_CHECKING:
+    from models.bundle import Bundle
+    from models.fit import Epoch
+    from models.train import QuantizerKind
+    from models.vision.bundle import DetectorBundle
+    from quantization.gamma import Init
 
 train_app = typer.Typer(no_args_is_help=True, help="Train a quantizer and a network together.")
 datasets_app = typer.Typer(help="Data sets: what there is, where to get it, fetch it.")
 bundles_app = typer.Typer(help="Trained bundles: what there is, what is in one.")
+NETWORK_NAMES: Final = ("cnn", "tinier", "tinyhar", "deepconvlstm", "attention")
+"""Those of ``models.har.NETWORKS``, which cannot be asked without torch; a test compares."""
 _OUT = Console()
 _NOTES = Console(stderr=True)
 
@@ -62,7 +72,7 @@ def train_har(
     init: Annotated[
         str, typer.Option(help="Where the curve starts: identity (γ = 1) or s-shaped (γ = 0.4).")
     ] = "identity",
-    network: Annotated[str, typer.Option(help=f"One of: {', '.join(NETWORKS)}.")] = "cnn",
+    network: Annotated[str, typer.Option(help=f"One of: {', '.join(NETWORK_NAMES)}.")] = "cnn",
     name: Annotated[str | None, typer.Option(help="Name of the bundle.")] = None,
     version: Annotated[int | None, typer.Option(min=1, help="Its version; the next free one if absent.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for bundles and checkpoints.")] = Path("runs"),
@@ -101,6 +111,10 @@ def train_har(
       gammawear train har --data my-recordings/ --rate 50 --window 2 --name mine
     """
     import torch
+
+    from models.augment import Augment
+    from models.fit import FitSettings
+    from models.train import TrainSettings, train_bundle
 
     torch.set_num_threads(max(1, torch.get_num_threads() // 2))
     chosen = datasets.get(dataset) if dataset else datasets.detect(data)
@@ -156,6 +170,8 @@ def train_har(
 
 
 def _init(name: str) -> Init:
+    from quantization.gamma import INITIAL_GAMMA
+
     if name not in INITIAL_GAMMA:
         raise TrainingError(f"--init is {' or '.join(INITIAL_GAMMA)}, not {name!r}")
     return cast("Init", name)
@@ -185,7 +201,7 @@ def _split_by(name: str, task: Task) -> Task:
 
 
 def _frozen(reference: str | None, out: Path) -> Codebook | None:
-    return None if reference is None else load_bundle(reference, (out, SHIPPED)).codebook
+    return None if reference is None else load_device_part(reference, (out, SHIPPED)).codebook
 
 
 def evaluate_command(
@@ -206,6 +222,8 @@ def evaluate_command(
 
       gammawear evaluate --bundle wrist3 --data wisdm.zip --json
     """
+    from models.bundle import load_bundle
+
     loaded = load_bundle(bundle, (bundles, SHIPPED))
     with _NOTES.status(f"reading {data}"):
         material = material_for(loaded, data)
@@ -300,6 +318,9 @@ def list_bundles(
     """List the bundles that ship and those in --bundles."""
     if context.invoked_subcommand:
         return
+    from models.bundle import load_bundle
+    from models.vision.bundle import load_detector
+
     table = Table("bundle", "signal", "window", "activities", "macro-F1", "codebook", "where")
     for root in (SHIPPED, bundles):
         for folder in bundle_folders(root):
@@ -371,6 +392,7 @@ def export_bundle(
 
     Example: gammawear bundles export street --onnx street.onnx
     """
+    from models.vision.bundle import load_detector
     from models.vision.onnx_export import export_onnx
 
     bundle = load_detector(name, (bundles, SHIPPED_DETECTORS))
@@ -380,6 +402,9 @@ def export_bundle(
 
 def _any_bundle(name: str, folder: Path) -> Bundle | DetectorBundle:
     """A detector by its name or its folder, else a bundle of activities."""
+    from models.bundle import load_bundle
+    from models.vision.bundle import load_detector
+
     known = [one for root in (SHIPPED_DETECTORS, folder) for one in bundle_folders(root, DETECTOR)]
     if any(name in (one.name, one.name.split("@")[0]) for one in known) or says_detector(Path(name)):
         return load_detector(name, (folder, SHIPPED_DETECTORS))
