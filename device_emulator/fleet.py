@@ -65,6 +65,11 @@ class Fleet:
         return sum(publisher.dropped for publisher in self.publishers)
 
     @property
+    def unsent(self) -> int:
+        """Messages that the broker has not taken: see :attr:`device_emulator.node.NodePublisher.unsent`."""
+        return sum(publisher.unsent for publisher in self.publishers)
+
+    @property
     def late(self) -> int:
         """Packets that went out noticeably after their time."""
         return sum(publisher.late for publisher in self.publishers)

@@ -137,6 +137,11 @@ class NodePublisher(ABC):
         return self.connection.dropped.total()
 
     @property
+    def unsent(self) -> int:
+        """Messages that the broker has not taken: they wait. After :meth:`stop`, they are lost with the process."""
+        return self.connection.queued + self.connection.unacked
+
+    @property
     def period_s(self) -> float:
         """Real time between two packets."""
         return self._node.packet_period_s / self.speed

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gammawear import options
+from gammawear.logs import NOTES as _NOTES
 from gammawear.options import bundle_dirs, parse_axes, takes_broker, until_stopped
 from gammawear.serve import make_sources
 from models.device_part import load_device_part
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from device_emulator.ble.bridge import BridgeSettings
     from device_emulator.ble.profiles.base import Profile
 
-_NOTES = Console(stderr=True)
+
 BRIDGE_METRICS_PORT = 9465
 """Beside the gateway's."""
 SCAN_S = 5.0

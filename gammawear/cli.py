@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from importlib.metadata import version
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.logging import RichHandler
 
-from gammawear import bluetooth, demo, learn, serve, vision
+from gammawear import bluetooth, demo, learn, logs, serve, show_settings, vision
+from gammawear.logs import LogFormat, LogLevel
+from gammawear.settings import SettingsFile, name_variables, read_settings
 from quantization.errors import GammawearError
 
 GATEWAY_ONLY = ("torch", "river")
@@ -35,6 +35,7 @@ app.add_typer(learn.train_app, name="train")
 app.command("evaluate")(learn.evaluate_command)
 app.add_typer(learn.datasets_app, name="datasets")
 app.add_typer(learn.bundles_app, name="bundles")
+app.command("settings")(show_settings.settings_command)
 
 
 def _version(wanted: bool) -> None:
@@ -43,31 +44,51 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _config(context: typer.Context, path: Path | None) -> None:
+    if path is not None and not context.resilient_parsing:
+        file = read_settings(context, path)
+        context.default_map = file.defaults
+        context.meta[SettingsFile.__name__] = file
+
+
 @app.callback()
 def _options(
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more on standard error.")] = False,
+    config: Annotated[  # noqa: ARG001 - read by its callback
+        Path | None,
+        typer.Option(help="TOML file of settings.", envvar="GAMMAWEAR_CONFIG", callback=_config, is_eager=True),
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="The same as --log-level info.")] = False,
+    log_level: Annotated[
+        LogLevel, typer.Option(help="The least that is logged, on standard error.", envvar="GAMMAWEAR_LOG_LEVEL")
+    ] = LogLevel.WARNING,
+    log_format: Annotated[
+        LogFormat, typer.Option(help="json: one object a line on standard error.", envvar="GAMMAWEAR_LOG_FORMAT")
+    ] = LogFormat.TEXT,
     version: Annotated[  # noqa: ARG001 - read by its callback
         bool, typer.Option("--version", help="Print the version and stop.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING,
-        format="%(message)s",
-        handlers=[RichHandler(console=Console(stderr=True), show_path=False)],
-    )
+    logs.configure(log_format, LogLevel.INFO if verbose and log_level is LogLevel.WARNING else log_level)
+
+
+def command_line() -> Any:  # noqa: ANN401 - typer has a copy of click inside without public types
+    """All commands, as typer's own objects, their options with the names of their environment variables."""
+    root = typer.main.get_command(app)
+    name_variables(root)
+    return root
 
 
 def main() -> None:
     """Run the command line. Exit status: 0 done, 1 an error that is explained, 2 wrong usage, 130 stopped by Ctrl-C."""
     try:
-        app(standalone_mode=True)
+        command_line()(standalone_mode=True)
     except GammawearError as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+        logs.say_error(error)
         sys.exit(1)
     except ModuleNotFoundError as error:
         if error.name not in GATEWAY_ONLY:
             raise
-        Console(stderr=True).print("[bold red]error:[/] this needs an extra: pip install 'gammawear\\[gateway]'")
+        logs.say_error(ModuleNotFoundError("this needs an extra: pip install 'gammawear[gateway]'"))
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -24,11 +24,11 @@ from device_emulator.fleet import Fleet
 from gammawear import options
 from gammawear.broker import RunningBroker, local_broker
 from gammawear.demo_cameras import camera_fleet, camera_lines, camera_result
+from gammawear.logs import NOTES as _NOTES
 from gammawear.options import bundle_dirs, until_stopped
 from gammawear.serve import DEFAULT_METRICS_PORT, chosen_people
 from gammawear.wearables import WearableOptions, dataset_sources, part_for, synthetic_sources, wearables
 from models.bundle_files import SHIPPED_DETECTORS
-from models.evaluate import evaluate, material_for
 from models.tasks import Material
 from protocol.messages import UNKNOWN
 
@@ -45,7 +45,6 @@ LINE_EVERY_S: Final = 5.0
 POLL_S: Final = 0.02
 SETTLE_S: Final = 3.0
 """The last packets and labels are on their way when the wearables stop."""
-_NOTES = Console(stderr=True)
 
 
 @dataclass(frozen=True)
@@ -113,6 +112,7 @@ def demo_command(
     import torch
 
     from models.bundle import load_bundle
+    from models.evaluate import material_for
     from models.vision.bundle import load_detector
 
     torch.set_num_threads(1)
@@ -276,6 +276,8 @@ class Demo:
         }
         if self._options.material is not None:
             # The same people, the same rule, all of their windows: what the live figure should come close to.
+            from models.evaluate import evaluate
+
             offline = evaluate(self._options.bundle, self._options.material, subjects=sorted(set(self._options.people)))
             result["subjects"] = list(offline.subjects)
             result["offline_macro_f1"] = offline.scores.macro_f1

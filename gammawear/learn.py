@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
+from gammawear.logs import NOTES as _NOTES
 from models import datasets
 from models.bundle_files import (
     DETECTOR,
@@ -25,13 +26,13 @@ from models.bundle_files import (
 )
 from models.datasets.fetch import fetch
 from models.device_part import load_device_part
-from models.evaluate import Report, evaluate, material_for, own_task
 from models.tasks import TASKS, Material, Task, load_material
 from quantization.codebook import Codebook
 from quantization.errors import BundleError, GammawearError, TrainingError
 
 if TYPE_CHECKING:
     from models.bundle import Bundle
+    from models.evaluate import Report
     from models.fit import Epoch
     from models.train import QuantizerKind
     from models.vision.bundle import DetectorBundle
@@ -43,7 +44,6 @@ bundles_app = typer.Typer(help="Trained bundles: what there is, what is in one."
 NETWORK_NAMES: Final = ("cnn", "tinier", "tinyhar", "deepconvlstm", "attention")
 """Those of ``models.har.NETWORKS``, which cannot be asked without torch; a test compares."""
 _OUT = Console()
-_NOTES = Console(stderr=True)
 
 
 class Curve(StrEnum):
@@ -188,6 +188,8 @@ def _task(dataset: str, changes: Mapping[str, float | None], body_site: str) -> 
     if task is None:
         if "rate_hz" not in given:
             raise TrainingError("say at which --rate (Hz) your recordings are to be used, such as --rate 50")
+        from models.evaluate import own_task
+
         task = own_task(body_site, given["rate_hz"])
     return replace(task, **given)
 
@@ -223,6 +225,7 @@ def evaluate_command(
       gammawear evaluate --bundle wrist3 --data wisdm.zip --json
     """
     from models.bundle import load_bundle
+    from models.evaluate import evaluate, material_for
 
     loaded = load_bundle(bundle, (bundles, SHIPPED))
     with _NOTES.status(f"reading {data}"):
@@ -395,7 +398,7 @@ def export_bundle(
     from models.vision.bundle import load_detector
     from models.vision.onnx_export import export_onnx
 
-    bundle = load_detector(name, (bundles, SHIPPED_DETECTORS))
+    bundle = load_detector(name, (bundles, SHIPPED))
     trained = bundle.manifest
     typer.echo(export_onnx(bundle, onnx, width=width or trained.width, height=height or trained.height))
 

@@ -6,82 +6,67 @@ import asyncio
 import contextlib
 import functools
 import inspect
+import os
 import signal
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Final, cast
+from typing import Annotated, Any, cast
 
 import typer
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 
-from models.bundle_files import SHIPPED
+from gammawear.settings import PASSWORD, read_password
 from protocol.broker_settings import BrokerSettings
-from quantization.errors import GammawearError, SensorError
+from quantization.errors import SensorError
 from quantization.sensor import Axes
 
 Bundles = Annotated[list[Path] | None, typer.Option(help="Folder of bundles, besides those that ship; may repeat.")]
+AsJson = Annotated[bool, typer.Option("--json", help="The result as JSON on standard output.")]
 SPEED_HELP = "Seconds of signal in a second."
-MAX_PASSWORD_BYTES: Final = 65_535
-"""What MQTT has room for (5.0, section 3.1.3.6)."""
-
-
-class SettingsError(GammawearError, ValueError):
-    """What a command was told to use cannot be used."""
 
 
 def broker_settings(
     host: Annotated[str, typer.Option(help="Broker's host.", envvar="GAMMAWEAR_BROKER")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Broker's port.", envvar="GAMMAWEAR_PORT", min=1, max=65535)] = 1883,
     username: Annotated[str | None, typer.Option(help="Broker's user.", envvar="GAMMAWEAR_USERNAME")] = None,
-    password: Annotated[
-        str | None,
-        typer.Option(help="Better given in the environment.", envvar="GAMMAWEAR_PASSWORD", show_envvar=True),
-    ] = None,
     password_file: Annotated[
         Path | None,
-        typer.Option(help="File with the password in its first line.", envvar="GAMMAWEAR_PASSWORD_FILE"),
+        typer.Option(
+            help=f"File with the password, or set {PASSWORD}; there is no flag.", envvar="GAMMAWEAR_PASSWORD_FILE"
+        ),
     ] = None,
     tls: Annotated[bool, typer.Option("--tls", help="Encrypt the connection.", envvar="GAMMAWEAR_TLS")] = False,
     ca_file: Annotated[
         Path | None,
         typer.Option(help="Certificate authority that signed the broker's certificate.", envvar="GAMMAWEAR_CA_FILE"),
     ] = None,
-    cert_file: Annotated[Path | None, typer.Option(help="Our own certificate, where the broker asks for one.")] = None,
-    key_file: Annotated[Path | None, typer.Option(help="The key of it.")] = None,
-    mqtt: Annotated[str, typer.Option("--mqtt", help="auto (5, else 3.1.1), 5 or 3.1.1.")] = "auto",
+    cert_file: Annotated[
+        Path | None,
+        typer.Option(help="Our own certificate, where the broker asks for one.", envvar="GAMMAWEAR_CERT_FILE"),
+    ] = None,
+    key_file: Annotated[Path | None, typer.Option(help="The key of it.", envvar="GAMMAWEAR_KEY_FILE")] = None,
+    mqtt: Annotated[
+        str, typer.Option("--mqtt", help="auto (5, else 3.1.1), 5 or 3.1.1.", envvar="GAMMAWEAR_MQTT")
+    ] = "auto",
 ) -> BrokerSettings:
     """The options that :func:`takes_broker` gives a command, as settings."""
     if mqtt not in ("auto", "5", "3.1.1"):
         raise typer.BadParameter(f"--mqtt is auto, 5 or 3.1.1, not {mqtt!r}")
-    return BrokerSettings(
-        host=host,
-        port=port,
-        username=username,
-        password=_password(password, password_file),
-        tls=tls or ca_file is not None,
-        ca_file=ca_file,
-        cert_file=cert_file,
-        key_file=key_file,
-        protocol=cast("Any", mqtt),
-    )
-
-
-def _password(given: str | None, file: Path | None) -> SecretStr | None:
-    """From a file as container engines and systemd hand secrets over: read at the start, never shown."""
-    if file is None:
-        return SecretStr(given) if given is not None else None
-    if given is not None:
-        raise typer.BadParameter("give the password or --password-file, not both")
+    password = read_password(password_file) if password_file is not None else os.environ.get(PASSWORD) or None
     try:
-        with file.open("rb") as opened:
-            line = opened.readline(MAX_PASSWORD_BYTES + 2).rstrip(b"\r\n")
-        if not 0 < len(line) <= MAX_PASSWORD_BYTES:
-            raise SettingsError(f"the first line of {file} is to be the password, 1 to {MAX_PASSWORD_BYTES} bytes")
-        return SecretStr(line.decode())
-    except UnicodeDecodeError as error:
-        raise SettingsError(f"the password in {file} is not UTF-8") from error
-    except OSError as error:
-        raise SettingsError(f"cannot read the password: {file}: {error.strerror}") from error
+        return BrokerSettings(
+            host=host,
+            port=port,
+            username=username,
+            password=SecretStr(password) if password is not None else None,
+            tls=tls or ca_file is not None,
+            ca_file=ca_file,
+            cert_file=cert_file,
+            key_file=key_file,
+            protocol=cast("Any", mqtt),
+        )
+    except ValidationError as error:
+        raise typer.BadParameter(error.errors(include_input=False)[0]["msg"].removeprefix("Value error, ")) from None
 
 
 def takes_broker(command: Callable[..., None]) -> Callable[..., None]:
@@ -90,11 +75,15 @@ def takes_broker(command: Callable[..., None]) -> Callable[..., None]:
     kept = [parameter for name, parameter in own.items() if name != "broker"]
 
     @functools.wraps(command)
-    def with_broker(**arguments: object) -> None:
+    def with_broker(context: typer.Context, **arguments: object) -> None:
         given = {name: arguments.pop(name) for name in shared}
+        source = context.get_parameter_source("password_file")
+        if os.environ.get(PASSWORD) and source is not None and source.name != "COMMANDLINE":
+            given["password_file"] = None  # a flag counts before the environment, and that before a file
         command(**arguments, broker=broker_settings(**cast("Any", given)))
 
-    parameters = [*kept, *shared.values()]
+    context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+    parameters = [context, *kept, *shared.values()]
     with_broker.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     with_broker.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return with_broker
@@ -102,6 +91,8 @@ def takes_broker(command: Callable[..., None]) -> Callable[..., None]:
 
 def bundle_dirs(folders: list[Path] | None) -> tuple[Path, ...]:
     """Folders of bundles: the given ones and those that ship."""
+    from models.bundle_files import SHIPPED
+
     return (*(folders or ()), SHIPPED)
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal, cast
 
 import typer
-from rich.console import Console
 
 from device_emulator.fleet import Fleet
 from device_emulator.link import LinkSettings
 from device_emulator.source import Source
 from gammawear import options
+from gammawear.logs import NOTES as _NOTES
 from gammawear.options import bundle_dirs, parse_axes, takes_broker, until_stopped
 from gammawear.wearables import (
     WearableOptions,
@@ -24,11 +26,10 @@ from gammawear.wearables import (
     wearables,
 )
 from models.device_part import DevicePart, load_device_part
-from models.evaluate import material_for
 from protocol.broker_settings import BrokerSettings
 
 logger = logging.getLogger(__name__)
-_NOTES = Console(stderr=True)
+
 DEFAULT_METRICS_PORT = 9464
 """Where exporters without a port of their own usually listen (OpenTelemetry's choice)."""
 
@@ -52,6 +53,7 @@ def device_command(
     prefix: Annotated[str, typer.Option(help="Of the device ids.")] = "wearable",
     seconds: Annotated[float | None, typer.Option(min=0, help="Stop after so long.")] = None,
     bundles: options.Bundles = None,
+    as_json: options.AsJson = False,
     *,
     broker: BrokerSettings,
 ) -> None:
@@ -88,9 +90,29 @@ def device_command(
         f"to {broker.host}:{broker.port}; Ctrl-C ends them"
     )
     asyncio.run(until_stopped(fleet.run(), fleet.stop, seconds=seconds))
+    done = "handed over" if fleet.unsent else "published"
     _NOTES.print(
-        f"{fleet.packets_made} packets made, {fleet.packets_published} published, {fleet.dropped} messages dropped"
+        f"{fleet.packets_made} packets made, {fleet.packets_published} {done}, "
+        f"{fleet.dropped} messages dropped{unsent_note(fleet.unsent)}",
+        soft_wrap=True,
     )
+    if as_json:
+        result = {
+            "wearables": len(sources),
+            "source": sources[0].kind,
+            "bundle": loaded.reference,
+            "packets_made": fleet.packets_made,
+            "packets_handed_over": fleet.packets_published,
+            "packets_late": fleet.late,
+            "messages_dropped": fleet.dropped,
+            "messages_unsent": fleet.unsent,
+        }
+        typer.echo(json.dumps(result))
+
+
+def unsent_note(unsent: int) -> str:
+    """What to add to a summary when messages still waited at the end."""
+    return f", {unsent} messages never sent: the broker had not taken them" if unsent else ""
 
 
 def make_sources(
@@ -111,6 +133,8 @@ def make_sources(
     sensor = part_for(bundle, part)
     if dataset is None:
         return synthetic_sources(bundle, sensor, count=count or 1, seed=seed, rate_hz=rate)
+    from models.evaluate import material_for
+
     with _NOTES.status(f"reading {dataset}"):
         material = material_for(bundle, dataset)
     people = chosen_people(bundle, material.subjects, subjects)
@@ -139,6 +163,7 @@ def gateway_command(
     deadline: Annotated[float, typer.Option(min=0, help="Milliseconds that a window waits for others.")] = 20.0,
     client_id: Annotated[str, typer.Option(help="Names the session that the broker keeps.")] = "gammawear-gateway",
     seconds: Annotated[float | None, typer.Option(min=0, help="Stop after so long.")] = None,
+    as_json: options.AsJson = False,
     *,
     broker: BrokerSettings,
 ) -> None:
@@ -172,3 +197,5 @@ def gateway_command(
     asyncio.run(until_stopped(gateway.run(), gateway.stop, seconds=seconds))
     summary = gateway.summary()
     _NOTES.print(f"{summary.packets} packets, {summary.lost} lost, {summary.answers} answers")
+    if as_json:
+        typer.echo(json.dumps(asdict(summary)))

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
-from rich.console import Console
 
 from device_emulator.decimate import Decimated, matched
 from device_emulator.device import Device, shared_encoder
@@ -17,18 +16,19 @@ from device_emulator.publisher import DevicePublisher
 from device_emulator.replay import ReplaySource
 from device_emulator.source import Source
 from device_emulator.synthetic import SyntheticSource, wearers
+from gammawear.logs import NOTES as _NOTES
 from models.device_part import DevicePart
-from models.resample import Segment
-from models.tasks import Material
 from protocol.broker_settings import BrokerSettings
 from protocol.trace import Trace, load_trace
 from quantization.errors import DatasetError, SensorError
 from quantization.sensor import PARTS, Axes, Sensor
 
+if TYPE_CHECKING:
+    from models.resample import Segment
+    from models.tasks import Material
+
 WEARERS: Final = {"sp_sw_har": "tug", "wisdm2019_watch": "wisdm"}
 """The generated wearer that was fitted to each data set."""
-
-_NOTES = Console(stderr=True)
 
 
 @dataclass(frozen=True)

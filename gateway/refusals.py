@@ -76,7 +76,13 @@ class Refusals:
         if (reason, device) in self._said or len(self._said) >= MAX_SAID:
             return
         self._said.add((reason, device))
-        logger.warning("%s: refused on %s: %.300s (said once per reason and device)", device, kind, error)
+        logger.warning(
+            "%s: refused on %s: %.300s (said once per reason and device)",
+            device,
+            kind,
+            error,
+            extra={"device": device, "kind": kind, "reason": reason},
+        )
         if len(self._said) == MAX_SAID:
             logger.warning("%d refusals were logged; further ones are counted only", MAX_SAID)
 

@@ -260,14 +260,24 @@ class Connection:
                 if error.permanent and not self._ever_connected:
                     raise
                 logger.log(
-                    logging.DEBUG if reported else logging.WARNING, "%s: %s; trying again", self.client_id, error
+                    logging.DEBUG if reported else logging.WARNING,
+                    "%s: %s; trying again",
+                    self.client_id,
+                    error,
+                    extra={"client": self.client_id},
                 )
                 reported = True
             else:
                 self.last_error = reason
                 if self._stopping.is_set():
                     return
-                logger.info("%s: connection to %s lost: %s", self.client_id, self.settings.address, reason)
+                logger.info(
+                    "%s: connection to %s lost: %s",
+                    self.client_id,
+                    self.settings.address,
+                    reason,
+                    extra={"client": self.client_id},
+                )
                 reported = False
                 backoff.lived(loop.time() - started)
             await asyncio.sleep(backoff.next_delay())
@@ -334,4 +344,10 @@ class Connection:
             reason = getattr(error, "reason", type(error).__name__)
             self.rejected[reason] += 1
             if self.rejected[reason] == 1:
-                logger.warning("%s: rejected a message on %s: %s", self.client_id, received.topic, error)
+                logger.warning(
+                    "%s: rejected a message on %s: %s",
+                    self.client_id,
+                    received.topic,
+                    error,
+                    extra={"client": self.client_id, "topic": received.topic, "reason": reason},
+                )

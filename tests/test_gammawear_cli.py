@@ -21,8 +21,10 @@ from stack import archive, until
 from test_gammawear_service import Command, start
 
 from gammawear import cli
+from gammawear.logs import NOTES
 from models.bundle import SHIPPED, Bundle, load_bundle
 from models.fit import Fit
+from models.har import NETWORKS
 
 __all__ = ["start"]
 
@@ -36,6 +38,8 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
     monkeypatch.setenv("COLUMNS", "300")
     monkeypatch.setattr(sys.modules["__main__"], "__package__", "")  # or help would call itself python -m pytest
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(NOTES, "_file", None)  # where --log-format json has put it
+    monkeypatch.setattr(NOTES, "_width", None)
     before = logging.root.handlers[:], logging.root.level
 
     def main(*arguments: str) -> tuple[int, str, str]:
@@ -75,6 +79,36 @@ def test_help(run: Run, path: tuple[str, ...]) -> None:
         assert example, "a command's help shows how it is called"
         for parameter in COMMANDS[path].params:
             assert any(name in out for name in parameter.opts)
+
+
+def test_help_names_every_network(run: Run) -> None:
+    _, out, _ = run("train", "har", "--help")
+    for name in NETWORKS:
+        assert re.search(rf"\b{name}\b", out)
+
+
+def test_help_waits_for_no_heavy_import() -> None:
+    heavy = (
+        "torch",
+        "river",
+        "numba",
+        "scipy",
+        "sklearn",
+        "matplotlib",
+        "prometheus_client",
+        "bleak",
+        "bumble",
+        "rawpy",
+    )
+    program = f"import sys, gammawear.cli; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == "[]\n"
+
+
+def test_it_is_a_module_too() -> None:
+    command = [sys.executable, "-m", "gammawear", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.startswith("gammawear ")
 
 
 def test_version(run: Run) -> None:

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
+from pydantic import SecretStr
 from stack import Listener, until
 from test_gammawear_service import start
 
-from gammawear.options import MAX_PASSWORD_BYTES, SettingsError, broker_settings
+from gammawear.options import broker_settings
+from gammawear.settings import MAX_PASSWORD_BYTES, SettingsError
+from protocol.broker_settings import BrokerSettings
 from protocol.topics import Kind, every
 
 __all__ = ["start"]
@@ -54,13 +56,6 @@ def test_what_is_no_password_is_refused(content: bytes, tmp_path: Path) -> None:
         password_in(content, tmp_path)
 
 
-def test_a_missing_file_and_two_passwords_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"cannot read the password: .*absent: No such file"):
-        broker_settings(username="w1", password_file=tmp_path / "absent")
-    with pytest.raises(typer.BadParameter, match="not both"):
-        broker_settings(username="w1", password="one", password_file=tmp_path / "absent")  # noqa: S106
-
-
 async def test_a_service_gets_in_with_it(
     start_mosquitto: Callable[..., Any], start: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -68,7 +63,7 @@ async def test_a_service_gets_in_with_it(
     hashed(passwords, "w1:of w1", "w2:of w2")
     mosquitto = await start_mosquitto(f"\npassword_file {passwords}\n")
     broker = ("--port", str(mosquitto.port), "--username", "w1")
-    watcher = broker_settings(port=mosquitto.port, username="w2", password="of w2")  # noqa: S106
+    watcher = BrokerSettings(port=mosquitto.port, username="w2", password=SecretStr("of w2"))
     secret.write_text("of w1\n")
     async with Listener(watcher, every(Kind.STATUS)) as listener:
         device = await start("device", *broker, GAMMAWEAR_PASSWORD_FILE=str(secret))

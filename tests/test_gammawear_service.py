@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -191,3 +192,13 @@ async def test_a_refusal_ends_a_service_with_a_sentence(
         assert re.search("not authori[sz]ed", command.err[-1], re.IGNORECASE)
         assert not [line for line in command.err if "Traceback" in line or "mistaken" in line]
         command.assert_nothing_is_left()
+
+
+async def test_what_a_broker_never_took_is_said(start: Callable[..., Any], free_port: int) -> None:
+    device = await start("device", "--seconds", "1", "--speed", "5", "--port", str(free_port), "--json")
+    assert await device.ends() == 0, device.err
+    result = json.loads(device.out[0])
+    assert result["packets_made"] == result["packets_handed_over"] > 0
+    assert result["messages_dropped"] == 0
+    assert result["messages_unsent"] > result["packets_made"], "packets, labels and the goodbye"
+    await device.says(rf"handed over, 0 messages dropped, {result['messages_unsent']} messages never sent: ")
