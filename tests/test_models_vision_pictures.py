@@ -17,7 +17,7 @@ from PIL import Image
 from models.datasets.store import Entry
 from models.vision.bccd import BCCD, MAX_ANNOTATION_BYTES
 from models.vision.penn_fudan import PENN_FUDAN
-from models.vision.pictures import checked_boxes, read_picture
+from models.vision.pictures import checked_boxes, decoded_picture, read_picture
 from models.vision.tasks import TASKS
 from quantization.errors import DatasetError
 
@@ -203,6 +203,34 @@ def test_a_changed_byte_gives_a_picture_or_a_refusal(kind, at, value, length):
         assert srgb.dtype == np.uint8
         assert srgb.ndim == 3
         assert srgb.shape[2] == 3
+
+
+def with_exif(kind: str) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif[0x010E] = "a cup"
+    buffer = io.BytesIO()
+    Image.new("RGB", (6, 4)).save(buffer, kind, exif=exif)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_exif_data_turns_a_picture_and_damaged_data_does_no_harm(kind):
+    data = with_exif(kind)
+    assert decoded_picture(data, "a").shape == (6, 4, 3)
+    start = data.index(b"Exif" if kind == "JPEG" else b"eXIf") + (6 if kind == "JPEG" else 4)
+    end = data.index(b"a cup") + 6
+    for at in range(start, end):
+        for value in (0, 1, 2, 4, 9, 127, 128, 255):
+            changed = bytearray(data)
+            changed[at] = value
+            if kind == "PNG":  # with the right sum, or it would not be looked at
+                changed[end : end + 4] = struct.pack(">I", zlib.crc32(changed[start - 4 : end]))
+            try:
+                srgb = decoded_picture(bytes(changed), "a")
+            except DatasetError:
+                continue
+            assert srgb.shape in ((6, 4, 3), (4, 6, 3))
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "1", "I;16"])

@@ -69,5 +69,6 @@ BCCD: Final = PublishedPictures(
     citation="Shenggan: BCCD Dataset, https://github.com/Shenggan/BCCD_Dataset.",
     how_to="Get https://github.com/Shenggan/BCCD_Dataset as a zip.",
     classes=CLASSES,
+    annotation=_ANNOTATION,
     read=_read,
 )

@@ -36,5 +36,6 @@ PENN_FUDAN: Final = PublishedPictures(
     citation=("L. Wang, J. Shi, G. Song, I. Shen: Object Detection Combining Recognition and Segmentation. ACCV 2007."),
     how_to="Get PennFudanPed.zip from https://www.cis.upenn.edu/~jshi/ped_html/.",
     classes=("person",),
+    annotation=_ANNOTATION,
     read=_read,
 )

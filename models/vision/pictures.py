@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import math
+import re
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +13,15 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from models.datasets.store import Entry, Store
 from quantization.errors import DatasetError
 
 MAX_PIXELS: Final = 2**24
 """A larger picture is refused before it is decoded."""
+MAX_PICTURE_BYTES: Final = 2**28
+"""So much as the largest picture takes uncompressed, at 16 bits."""
 _UNREADABLE: Final = (
     UnidentifiedImageError,
     OSError,
@@ -27,6 +31,17 @@ _UNREADABLE: Final = (
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,
 )
+
+_TURNS: Final[dict[object, Image.Transpose]] = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What brings a picture upright, by its EXIF orientation. Label tools draw boxes on pictures that are."""
 
 Boxes = NDArray[np.float32]
 """``[n, 4]`` left, top, right, bottom, in pixels from the picture's top left corner; right and bottom exclusive."""
@@ -77,6 +92,7 @@ class PublishedPictures:
     """A data set of pictures in its published layout.
 
     Args:
+        annotation: finds a file of boxes by the tail of its path.
         read: gives the pictures of an opened archive or folder; appends to the list what it leaves out.
     """
 
@@ -86,6 +102,7 @@ class PublishedPictures:
     citation: str
     how_to: str
     classes: tuple[str, ...]
+    annotation: re.Pattern[str]
     read: Callable[[Store, list[str]], Iterator[Picture]]
 
     def load(self, path: Path) -> PictureSet:
@@ -108,13 +125,27 @@ def read_picture(entry: Entry) -> NDArray[np.uint8]:
     Raises:
         DatasetError: not a picture, damaged, or larger than 2^24 pixels.
     """
+    return decoded_picture(entry.read(MAX_PICTURE_BYTES), entry.where)
+
+
+def decoded_picture(data: bytes, where: str) -> NDArray[np.uint8]:
+    """uint8 ``[H, W, 3]`` of a PNG or JPEG, upright as its EXIF data says.
+
+    Raises:
+        DatasetError: not a picture, damaged, or larger than 2^24 pixels.
+    """
     try:
-        with Image.open(io.BytesIO(entry.read()), formats=("PNG", "JPEG")) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise DatasetError(f"{entry.where}: {image.width} × {image.height} pixels are more than {MAX_PIXELS}")
-            return np.asarray(image.convert("RGB"))
+        with warnings.catch_warnings():
+            # Of damaged EXIF data: whoever shows the picture does without them, too.
+            warnings.simplefilter("ignore", UserWarning)
+            with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise DatasetError(f"{where}: {image.width} × {image.height} pixels are more than {MAX_PIXELS}")
+                turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+                srgb = image.convert("RGB")
+                return np.asarray(srgb if turn is None else srgb.transpose(turn))
     except _UNREADABLE as error:
-        raise DatasetError(f"{entry.where}: not a picture that can be read: {error}") from error
+        raise DatasetError(f"{where}: not a picture that can be read: {error}") from error
 
 
 def checked_boxes(

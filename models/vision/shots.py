@@ -18,8 +18,8 @@ from torch.nn import functional
 
 from models.vision.pictures import Boxes, Picture
 from models.vision.unprocess import Camera, linearised
-from quantization.exposure import Light, Noise, expose
-from quantization.raw import ORDINARY_LIGHT, CameraSensor, Cfa, RawFrame, to_planes
+from quantization.exposure import Light, Noise, demosaiced, expose
+from quantization.raw import ORDINARY_LIGHT, CameraSensor, Cfa, RawFrame, sites, to_planes
 
 WIDTH: Final = 320
 HEIGHT: Final = 240
@@ -94,15 +94,43 @@ class Shot:
 
 def view_of(picture: Picture, seed: int) -> View:
     """A picture in linear light, at most :data:`OVERSAMPLED` times the mosaic's size, with a camera of its own."""
-    linear = linearised(picture.srgb)
+    linear, boxes = _reduced(linearised(picture.srgb), picture.boxes)
+    camera = Camera.draw(np.random.default_rng([seed, *picture.name.encode()]))
+    return View(picture.name, linear, boxes, picture.labels, camera)
+
+
+def view_of_raw(name: str, frame: RawFrame, boxes: Boxes, labels: NDArray[np.int64]) -> View:
+    """A RAW frame in the light of its own camera, at most :data:`OVERSAMPLED` times the mosaic's size.
+
+    Args:
+        name: of the view.
+        frame: of any size; it keeps its noise, much less of it where it is larger than the view.
+        boxes: float32 ``[n, 4]`` in its photosites.
+        labels: int64 ``[n]``.
+    """
+    height, width = frame.counts.shape
+    # Twice the view's size: colours that are interpolated here are averaged again below.
+    factor = max(1, int(max(width / WIDTH, height / HEIGHT) / (2 * OVERSAMPLED)))
+    binned = frame.binned(factor)
+    sensor = binned.sensor
+    behind = np.empty(binned.counts.shape, dtype=np.float32)
+    for position in range(4):
+        behind[sites(position)] = np.clip(sensor.to_light(binned.counts[sites(position)], position), 0, 1)
+    # Binning cuts off what does not fill a last cell.
+    kept = np.array(2 * behind.shape[::-1], dtype=np.float32)
+    linear, smaller = _reduced(demosaiced(behind, sensor.cfa), np.minimum(boxes / np.float32(factor), kept))
+    return View(name, linear, smaller, labels, None)
+
+
+def _reduced(linear: Light, boxes: Boxes) -> tuple[Light, Boxes]:
+    """Light at most :data:`OVERSAMPLED` times the mosaic's size, and its boxes."""
     height, width = linear.shape[:2]
     scale = min(1.0, OVERSAMPLED * min(WIDTH / width, HEIGHT / height))
     size = (max(2, round(height * scale)), max(2, round(width * scale)))
     chw = torch.from_numpy(linear).permute(2, 0, 1)[None]
     small = functional.interpolate(chw, size, mode="bilinear", align_corners=False, antialias=True)
     stretched = np.array([size[1] / width, size[0] / height] * 2, dtype=np.float32)
-    camera = Camera.draw(np.random.default_rng([seed, *picture.name.encode()]))
-    return View(picture.name, small[0].permute(1, 2, 0).numpy(), picture.boxes * stretched, picture.labels, camera)
+    return small[0].permute(1, 2, 0).numpy(), boxes * stretched
 
 
 def brightness(views: Sequence[View]) -> float:
