@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gammawear import bluetooth, demo, learn, logs, serve, show_settings, vision
+from gammawear import bluetooth, demo, evaluation, learn, logs, serve, show_settings, vision
 from gammawear.logs import LogFormat, LogLevel
 from gammawear.settings import SettingsFile, name_variables, read_settings
 from quantization.errors import GammawearError
@@ -32,7 +32,7 @@ app.command("record")(bluetooth.record_command)
 app.command("camera")(vision.camera_command)
 learn.train_app.command("detector")(vision.train_detector)
 app.add_typer(learn.train_app, name="train")
-app.command("evaluate")(learn.evaluate_command)
+app.command("evaluate")(evaluation.evaluate_command)
 app.add_typer(learn.datasets_app, name="datasets")
 app.add_typer(learn.bundles_app, name="bundles")
 app.command("settings")(show_settings.settings_command)

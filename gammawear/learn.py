@@ -26,13 +26,12 @@ from models.bundle_files import (
 )
 from models.datasets.fetch import fetch
 from models.device_part import load_device_part
-from models.tasks import TASKS, Material, Task, load_material
+from models.tasks import TASKS, Task, load_material
 from quantization.codebook import Codebook
-from quantization.errors import BundleError, GammawearError, TrainingError
+from quantization.errors import BundleError, TrainingError
 
 if TYPE_CHECKING:
     from models.bundle import Bundle
-    from models.evaluate import Report
     from models.fit import Epoch
     from models.train import QuantizerKind
     from models.vision.bundle import DetectorBundle
@@ -206,83 +205,6 @@ def _frozen(reference: str | None, out: Path) -> Codebook | None:
     return None if reference is None else load_device_part(reference, (out, SHIPPED)).codebook
 
 
-def evaluate_command(
-    bundle: Annotated[str, typer.Option(help="Name, name@version or folder of a bundle.")],
-    data: Annotated[Path, typer.Option(help="Archive or folder: a data set, or your own recordings.")],
-    subjects: Annotated[
-        str | None, typer.Option(help="Only these, separated by commas; 'test' for those held out from training.")
-    ] = None,
-    bundles: Annotated[Path, typer.Option(help="Where your own bundles are.")] = Path("runs"),
-    picture: Annotated[Path | None, typer.Option(help="Where to write the confusion matrix (PNG or SVG).")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
-) -> None:
-    """Score a bundle on recordings, through counts, codes and network as live.
-
-    Examples:
-
-      gammawear evaluate --bundle wrist6 --data sp_sw_har.zip --subjects test
-
-      gammawear evaluate --bundle wrist3 --data wisdm.zip --json
-    """
-    from models.bundle import load_bundle
-    from models.evaluate import evaluate, material_for
-
-    loaded = load_bundle(bundle, (bundles, SHIPPED))
-    with _NOTES.status(f"reading {data}"):
-        material = material_for(loaded, data)
-        report = evaluate(loaded, material, subjects=_chosen(subjects, loaded, material))
-    if as_json:
-        typer.echo(report.to_json())
-    else:
-        _print_report(report)
-        picture = picture or Path(f"confusion-{loaded.reference}.png")
-    if picture is not None:
-        from models.plots import confusion_picture
-
-        _NOTES.print(f"confusion matrix: {confusion_picture(report, picture)}")
-
-
-def _chosen(subjects: str | None, bundle: Bundle, material: Material) -> list[str] | None:
-    if subjects is None:
-        seen = set(bundle.manifest.data.train_subjects) | set(bundle.manifest.data.validation_subjects)
-        overlap = sorted(seen & set(material.subjects))
-        if overlap:
-            _NOTES.print(
-                f"[yellow]{len(overlap)} of {len(material.subjects)} subjects took part in training: this is no "
-                "measure of how new people are recognised. Use --subjects test for that.[/]"
-            )
-        return None
-    if subjects == "test":
-        held_out = [s for s in material.subjects if s in bundle.manifest.data.test_subjects]
-        if not held_out:
-            raise GammawearError(f"none of the subjects held out from {bundle.reference} is in this data")
-        return held_out
-    return [one.strip() for one in subjects.split(",")]
-
-
-def _print_report(report: Report) -> None:
-    scores = report.scores
-    table = Table(title=f"{report.bundle} on {len(report.subjects)} subjects, {scores.windows} windows")
-    table.add_column("activity")
-    table.add_column("F1", justify="right")
-    table.add_column("windows", justify="right")
-    for label, f1, row in zip(report.labels, scores.f1, scores.confusion, strict=True):
-        table.add_row(label, f"{f1:.3f}", str(row.sum()))
-    table.add_section()
-    table.add_row("[bold]macro-F1", f"[bold]{scores.macro_f1:.3f}", str(scores.windows))
-    table.add_row("accuracy", f"{scores.accuracy:.3f}", "")
-    table.add_row("macro-F1, pure windows", f"{scores.macro_f1_pure:.3f}", "")
-    table.add_row("answered unknown", f"{report.unknown_share:.1%}", "")
-    for activity, (share, windows) in report.unknown_found.items():
-        table.add_row(f"{activity} (not known): answered unknown", f"{share:.1%}", str(windows))
-    _OUT.print(table)
-    used = report.bandwidth
-    _OUT.print(
-        f"{used.payload_bits:.2f} bits a sample and channel in packets of 1 s, {used.all_in_bits:.2f} with headers"
-    )
-    _OUT.print("by subject: " + ", ".join(f"{s} {f1:.3f}" for s, f1 in report.per_subject.items()))
-
-
 @datasets_app.callback(invoke_without_command=True)
 def list_datasets(context: typer.Context) -> None:
     """List the data sets, their licences and where to get them."""
@@ -375,7 +297,7 @@ def show_bundle(
 
     Example: gammawear bundles show wrist6 --picture curves.png
     """
-    bundle = _any_bundle(name, bundles)
+    bundle = any_bundle(name, bundles)
     typer.echo(bundle.manifest.model_dump_json(indent=1))
     if picture is not None:
         from models.plots import curve_picture
@@ -403,7 +325,7 @@ def export_bundle(
     typer.echo(export_onnx(bundle, onnx, width=width or trained.width, height=height or trained.height))
 
 
-def _any_bundle(name: str, folder: Path) -> Bundle | DetectorBundle:
+def any_bundle(name: str, folder: Path) -> Bundle | DetectorBundle:
     """A detector by its name or its folder, else a bundle of activities."""
     from models.bundle import load_bundle
     from models.vision.bundle import load_detector

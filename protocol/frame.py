@@ -309,6 +309,11 @@ def decode_frame(header: FrameHeader, coded: bytes, codebook: Codebook) -> CodeM
     return plane_coder.decode(coded, header.height, header.width, header.bits)
 
 
+def coded_bits(codes: CodeMosaic, codebook: Codebook) -> float:
+    """Coded bits a photosite, without headers."""
+    return 8 * len(_coded(codes, codebook.bits, compress=True)[1]) / codes.size
+
+
 def _coded(codes: CodeMosaic, bits: int, *, compress: bool) -> tuple[FrameCoder, bytes]:
     check_size(*codes.shape)
     if codes.size > MAX_PHOTOSITES:

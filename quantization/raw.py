@@ -155,6 +155,10 @@ class RawFrame:
             mosaic[at] = lookup[position][self.counts[at]]
         return mosaic
 
+    def quantized(self, codebook: Codebook) -> CodeMosaic:
+        """``[H, W]`` codes, lifted by :func:`lift_for`: as a camera sends its first frame."""
+        return self.codes(self.sensor.lookup(codebook, lift_for(self.mean_light)))
+
     def binned(self, factor: int) -> RawFrame:
         """Average ``factor`` × ``factor`` photosites of one colour; what does not fill a last cell is cut off.
 

@@ -1,7 +1,5 @@
 """From views to a scored bundle that can be loaded."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -10,10 +8,9 @@ from models.vision.bundle import load_detector
 from models.vision.fit import DetectorSettings
 from models.vision.shots import Shots, Variation, View, brightness
 from models.vision.tasks import TEST_SEED
-from models.vision.train import LEAST_THRESHOLD, LIGHTS, MOST_THRESHOLD, DetectorData, coded_bits, train_detector_bundle
-from protocol.frame import frame_chunks
+from models.vision.train import LEAST_THRESHOLD, LIGHTS, MOST_THRESHOLD, DetectorData, train_detector_bundle
+from protocol.frame import coded_bits
 from quantization.errors import BundleError, TrainingError
-from quantization.gamma_image import FixedPlanes, ImageQuantizer, linear_image
 
 torch.set_num_threads(1)
 
@@ -80,7 +77,9 @@ def test_a_stopped_training_goes_on_to_the_same_bundle(tmp_path):
     assert [float(light) for light in scores.ap50_by_light] == list(LIGHTS)
     assert scores.ap50_by_light["1"] == scores.ap50
     tested = Shots(DATA.test, gain=loaded.training["gain"], seed=TEST_SEED)
-    assert scores.bits_per_photosite == coded_bits(FixedPlanes(bundle.codebook), tested, [0])
+    frame = tested.plain(0).frame
+    codes = frame.quantized(bundle.codebook)
+    assert scores.bits_per_photosite == coded_bits(codes, bundle.codebook)
 
     with pytest.raises(BundleError, match="exists"):
         train(tmp_path / "b")
@@ -90,19 +89,3 @@ def test_no_curve_makes_no_bundle(tmp_path):
     with pytest.raises(TrainingError, match="needs a quantizer"):
         train(tmp_path, kind="none")
     assert not list(tmp_path.iterdir())
-
-
-def test_coded_bits_are_those_of_the_frames():
-    shots = Shots(DATA.train, gain=0.5, seed=0, width=64, height=48)
-    curve = ImageQuantizer(4, gamma=[0.4] * 3, white=[0.9] * 3)
-    book = curve.image_codebook()
-    sizes = []
-    for index in (0, 1):
-        frame = shots.plain(index).frame
-        codes = frame.codes(frame.sensor.lookup(book))
-        chunks = frame_chunks(codes, book, cfa=frame.sensor.cfa, sequence=0, tick_ms=0)
-        sizes.append(8 * sum(len(chunk.payload) for chunk in chunks) / (64 * 48))
-    assert coded_bits(curve, shots, [0, 1]) == pytest.approx(np.mean(sizes))
-    assert coded_bits(curve, shots, [1]) == pytest.approx(sizes[1])
-    dark = Shots([replace(DATA.train[0], linear=np.zeros((60, 80, 3), np.float32))], gain=0.5, seed=0)
-    assert coded_bits(FixedPlanes(linear_image(1)), dark, [0]) < 0.05

@@ -20,6 +20,7 @@ from protocol.frame import (
     Chunk,
     FrameCoder,
     FrameHeader,
+    coded_bits,
     decode_frame,
     frame_chunks,
 )
@@ -46,6 +47,12 @@ def assembled(chunks: list[Chunk]) -> bytes:
 
 
 # -- bytes -------------------------------------------------------------------------------------------------------------
+
+
+def test_coded_bits_are_those_of_the_payloads():
+    codes = still(64, 96)
+    chunks = frame_chunks(codes, book_of(2), cfa=Cfa.RGGB, sequence=0, tick_ms=0, max_payload=100)
+    assert coded_bits(codes, book_of(2)) == 8 * len(assembled(chunks)) / (64 * 96)
 
 
 def test_the_bytes_of_a_chunk():

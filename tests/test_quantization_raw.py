@@ -66,6 +66,9 @@ def test_lifted_codes_are_those_of_brighter_light(cfa):
     even = replace(sensor, black=(64.0,) * 4)
     lifted = RawFrame(counts, even).codes(even.lookup(book, 2))
     assert np.array_equal(lifted, RawFrame(counts, bright).codes(bright.lookup(book)))
+    dim = RawFrame(counts, replace(even, white=2500.0))
+    assert dim.mean_light * 2 > ORDINARY_LIGHT / 2
+    assert np.array_equal(dim.quantized(book), dim.codes(dim.sensor.lookup(book, lift_for(dim.mean_light))))
     assert len(np.unique(lifted)) > len(np.unique(RawFrame(counts, even).codes(even.lookup(book))))
 
 

@@ -58,6 +58,8 @@ class PictureCard(Strict):
     """The split, in words."""
     train_pictures: Annotated[int, Field(ge=1)]
     test_pictures: Annotated[int, Field(ge=1)]
+    trained_on: Annotated[list[str], Field(max_length=100_000, default_factory=list)]
+    """Of one's own pictures, SHA-256 of their files (first 8 bytes, hex), so that none of them is ever tested on."""
 
 
 class DetectionScores(Strict):

@@ -16,10 +16,9 @@ from models.vision.fit import DetectorSettings, JointDetector, detect, evaluate
 from models.vision.precision import best_threshold
 from models.vision.shots import HEIGHT, WIDTH, Shots, Variation, View
 from models.vision.tasks import TEST_SEED, CurveKind, train_detector
-from protocol.frame import frame_chunks
+from protocol.frame import coded_bits
 from quantization.errors import BundleError, TrainingError
 from quantization.gamma_image import PlaneQuantizer
-from quantization.raw import lift_for
 
 LIGHTS: Final = (1.0, 0.25, 0.1)
 """Factors on the scene's light that every detector is tested in."""
@@ -27,7 +26,7 @@ LEAST_THRESHOLD: Final = 0.2
 MOST_THRESHOLD: Final = 0.6
 """Scores below a threshold are left out when a bundle serves. It is that of the best F1 on plain shots of the training
 pictures, within these bounds: a detector is surer of pictures that it knows."""
-_CODED_FRAMES: Final = 40
+CODED_FRAMES: Final = 40
 _THRESHOLD_FRAMES: Final = 200
 
 
@@ -45,6 +44,8 @@ class DetectorData:
         variation: of the shots in training.
         train: views.
         test: views that training never sees.
+        train_files: digests of the files behind ``train``, where they are one's own.
+        test_files: likewise.
     """
 
     dataset: str
@@ -56,6 +57,8 @@ class DetectorData:
     variation: Variation
     train: list[View]
     test: list[View]
+    train_files: tuple[str, ...] = ()
+    test_files: tuple[str, ...] = ()
 
 
 def train_detector_bundle(
@@ -115,6 +118,7 @@ def train_detector_bundle(
             protocol=data.protocol,
             train_pictures=len(data.train),
             test_pictures=len(data.test),
+            trained_on=sorted(data.train_files),
         ),
         "scores": _scores(model, quantizer, shots, data.classes),
         "training": {"quantizer": kind, "bits": bits, "gain": gain, **asdict(settings), **asdict(data.variation)},
@@ -133,6 +137,9 @@ def _threshold(model: JointDetector, shots: Shots) -> float:
 
 def _scores(model: JointDetector, quantizer: PlaneQuantizer, shots: Shots, classes: Sequence[str]) -> DetectionScores:
     by_light = {light: evaluate(model, shots, light) for light in LIGHTS}
+    codebook = quantizer.image_codebook()
+    frames = [shots.plain(index).frame for index in range(min(CODED_FRAMES, len(shots.views)))]
+    bits = [coded_bits(frame.quantized(codebook), codebook) for frame in frames]
     plain = by_light[1.0]
     return DetectionScores(
         ap=plain.ap,
@@ -141,17 +148,5 @@ def _scores(model: JointDetector, quantizer: PlaneQuantizer, shots: Shots, class
             name: None if math.isnan(score) else score for name, score in zip(classes, plain.ap50_by_class, strict=True)
         },
         ap50_by_light={f"{light:g}": precision.ap50 for light, precision in by_light.items()},
-        bits_per_photosite=coded_bits(quantizer, shots, range(min(_CODED_FRAMES, len(shots.views)))),
+        bits_per_photosite=float(np.mean(bits)),
     )
-
-
-def coded_bits(quantizer: PlaneQuantizer, shots: Shots, indices: Sequence[int]) -> float:
-    """Mean bits a photosite of plain shots, entropy coded."""
-    codebook = quantizer.image_codebook()
-    bits = []
-    for index in indices:
-        frame = shots.plain(index).frame
-        codes = frame.codes(frame.sensor.lookup(codebook, lift_for(frame.mean_light)))
-        chunks = frame_chunks(codes, codebook, cfa=frame.sensor.cfa, sequence=0, tick_ms=0)
-        bits.append(8 * chunks[0].header.coded_bytes / codes.size)
-    return float(np.mean(bits))
