@@ -27,8 +27,10 @@ from models.bundle_files import (
 from models.datasets.fetch import fetch
 from models.device_part import load_device_part
 from models.tasks import TASKS, Task, load_material
+from models.vision.bccd import BCCD
+from models.vision.penn_fudan import PENN_FUDAN
 from quantization.codebook import Codebook
-from quantization.errors import BundleError, TrainingError
+from quantization.errors import BundleError, DatasetError, TrainingError
 
 if TYPE_CHECKING:
     from models.bundle import Bundle
@@ -42,6 +44,8 @@ datasets_app = typer.Typer(help="Data sets: what there is, where to get it, fetc
 bundles_app = typer.Typer(help="Trained bundles: what there is, what is in one.")
 NETWORK_NAMES: Final = ("cnn", "tinier", "tinyhar", "deepconvlstm", "attention")
 """Those of ``models.har.NETWORKS``, which cannot be asked without torch; a test compares."""
+PICTURES: Final = (PENN_FUDAN, BCCD)
+"""Data sets for detectors."""
 _OUT = Console()
 
 
@@ -215,6 +219,9 @@ def list_datasets(context: typer.Context) -> None:
         _OUT.print(f"[bold]{one.name}[/]: {one.title} ({channels}, {one.licence})")
         if one.url:
             _OUT.print(f"    {one.url}", soft_wrap=True)
+    for pictures in PICTURES:
+        _OUT.print(f"[bold]{pictures.name}[/]: {pictures.title} ({pictures.licence})")
+        _OUT.print(f"    {pictures.how_to}", soft_wrap=True)
     _OUT.print("fetch one with: gammawear datasets fetch NAME   (the commands take archives as they are)")
 
 
@@ -227,6 +234,9 @@ def fetch_dataset(
 
     Example: gammawear datasets fetch sp_sw_har
     """
+    for pictures in PICTURES:
+        if name == pictures.name:
+            raise DatasetError(f"{name}: pictures are not downloaded from here. {pictures.how_to}")
     columns = (TextColumn(name), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=_NOTES) as progress:
         bar = progress.add_task(name, total=None)

@@ -126,6 +126,7 @@ def test_version(run: Run) -> None:
         (["evaluate", "--bundle", "nope", "--data", "x"], "no bundle 'nope'"),
         (["train", "har", "--data", "x", "--dataset", "nope"], "nope"),
         (["datasets", "fetch", "nope"], "nope"),
+        (["datasets", "fetch", "bccd"], "Get https://github.com/Shenggan/BCCD_Dataset"),
         (["evaluate", "--bundle", "wrist6", "--data", "absent.zip"], "absent.zip"),
         (["train", "har", "--data", "absent"], "absent"),
         (["device", "--dataset", "absent.zip"], "absent.zip"),
@@ -207,7 +208,7 @@ def test_bundles_show(run: Run, tmp_path: Path, name: str) -> None:
 def test_datasets(run: Run) -> None:
     status, out, _ = run("datasets")
     assert status == 0
-    for name in ("sp_sw_har", "wisdm2019_watch", "own"):
+    for name in ("sp_sw_har", "wisdm2019_watch", "own", "penn_fudan", "bccd"):
         assert name in out
     assert "CC-BY-4.0" in out
 
