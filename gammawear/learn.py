@@ -27,8 +27,6 @@ from models.bundle_files import (
 from models.datasets.fetch import fetch
 from models.device_part import load_device_part
 from models.tasks import TASKS, Task, load_material
-from models.vision.bccd import BCCD
-from models.vision.penn_fudan import PENN_FUDAN
 from quantization.codebook import Codebook
 from quantization.errors import BundleError, DatasetError, TrainingError
 
@@ -37,6 +35,7 @@ if TYPE_CHECKING:
     from models.fit import Epoch
     from models.train import QuantizerKind
     from models.vision.bundle import DetectorBundle
+    from models.vision.pictures import PublishedPictures
     from quantization.gamma import Init
 
 train_app = typer.Typer(no_args_is_help=True, help="Train a quantizer and a network together.")
@@ -44,8 +43,6 @@ datasets_app = typer.Typer(help="Data sets: what there is, where to get it, fetc
 bundles_app = typer.Typer(help="Trained bundles: what there is, what is in one.")
 NETWORK_NAMES: Final = ("cnn", "tinier", "tinyhar", "deepconvlstm", "attention")
 """Those of ``models.har.NETWORKS``, which cannot be asked without torch; a test compares."""
-PICTURES: Final = (PENN_FUDAN, BCCD)
-"""Data sets for detectors."""
 _OUT = Console()
 
 
@@ -209,6 +206,14 @@ def _frozen(reference: str | None, out: Path) -> Codebook | None:
     return None if reference is None else load_device_part(reference, (out, SHIPPED)).codebook
 
 
+def _pictures() -> tuple[PublishedPictures, ...]:
+    """Data sets for detectors."""
+    from models.vision.bccd import BCCD
+    from models.vision.penn_fudan import PENN_FUDAN
+
+    return PENN_FUDAN, BCCD
+
+
 @datasets_app.callback(invoke_without_command=True)
 def list_datasets(context: typer.Context) -> None:
     """List the data sets, their licences and where to get them."""
@@ -219,7 +224,7 @@ def list_datasets(context: typer.Context) -> None:
         _OUT.print(f"[bold]{one.name}[/]: {one.title} ({channels}, {one.licence})")
         if one.url:
             _OUT.print(f"    {one.url}", soft_wrap=True)
-    for pictures in PICTURES:
+    for pictures in _pictures():
         _OUT.print(f"[bold]{pictures.name}[/]: {pictures.title} ({pictures.licence})")
         _OUT.print(f"    {pictures.how_to}", soft_wrap=True)
     _OUT.print("fetch one with: gammawear datasets fetch NAME   (the commands take archives as they are)")
@@ -234,7 +239,7 @@ def fetch_dataset(
 
     Example: gammawear datasets fetch sp_sw_har
     """
-    for pictures in PICTURES:
+    for pictures in _pictures():
         if name == pictures.name:
             raise DatasetError(f"{name}: pictures are not downloaded from here. {pictures.how_to}")
     columns = (TextColumn(name), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
