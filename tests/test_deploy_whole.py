@@ -36,7 +36,7 @@ def admit(site: Composed, devices: tuple[str, ...]) -> None:
 
 
 def as_root(site: Composed) -> None:
-    """Started by root, mosquitto goes on as another user, who could not read the test's folder. Containers have none."""
+    """Started by root, mosquitto goes on as another user, who could not read the test's folder.."""
     if os.geteuid() == 0:
         config = site.deploy / "docker" / "mosquitto.conf"
         config.write_text("user root\n" + config.read_text(encoding="utf-8"), encoding="utf-8")
