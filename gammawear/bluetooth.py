@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from device_emulator.ble.profiles.base import Profile
 
 
-BRIDGE_METRICS_PORT = 9465
-"""Beside the gateway's."""
+BRIDGE_METRICS_PORT = 9466
+"""Beside the gateway's metrics and its page, so that both run on one machine."""
 SCAN_S = 5.0
 BONDS = Path.home() / ".local" / "state" / "gammawear" / "bonds.json"
 

@@ -29,7 +29,7 @@ from gammawear.broker import find_mosquitto, free_port
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
-PORTS = ("1883", "8883", "9090", "9464", "9465")
+PORTS = ("1883", "8883", "9090", "9464", "9465", "9466")
 PROGRAMS: dict[str, Callable[[], str | None]] = {
     "mosquitto": find_mosquitto,
     "prometheus": lambda: shutil.which("prometheus"),

@@ -118,7 +118,7 @@ class Prometheus:
                     ("scrape_interval: 15s", "scrape_interval: 1s"),
                     ("evaluation_interval: 15s", "evaluation_interval: 1s"),
                     ("- 127.0.0.1:9464", f"- 127.0.0.1:{gateway_port}"),
-                    ("- 127.0.0.1:9465", f"- 127.0.0.1:{bridge_port}"),
+                    ("- 127.0.0.1:9466", f"- 127.0.0.1:{bridge_port}"),
                 ):
                     assert text.count(shipped) == 1, shipped
                     text = text.replace(shipped, here)

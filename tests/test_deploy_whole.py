@@ -46,9 +46,9 @@ def scrape_here(site: Composed) -> None:
     """No name server knows the containers: addresses in place of names, and a second in place of 15."""
     config = site.deploy / "docker" / "prometheus.yml"
     text = config.read_text(encoding="utf-8").replace("15s", "1s").replace("gateway:9464", "127.0.0.1:9464")
-    by_name = "dns_sd_configs:\n      - names: [bridge]\n        type: A\n        port: 9465\n"
+    by_name = "dns_sd_configs:\n      - names: [bridge]\n        type: A\n        port: 9466\n"
     assert by_name in text
-    config.write_text(text.replace(by_name, "static_configs:\n      - targets: ['127.0.0.1:9465']\n"), encoding="utf-8")
+    config.write_text(text.replace(by_name, "static_configs:\n      - targets: ['127.0.0.1:9466']\n"), encoding="utf-8")
 
 
 class Metrics:
