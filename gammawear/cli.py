@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gammawear import bluetooth, demo, evaluation, learn, logs, serve, show_settings, vision
+from gammawear import bluetooth, demo, doctor, evaluation, learn, logs, serve, show_settings, vision
 from gammawear.logs import LogFormat, LogLevel
 from gammawear.settings import SettingsFile, name_variables, read_settings
 from quantization.errors import GammawearError
@@ -36,6 +36,7 @@ app.command("evaluate")(evaluation.evaluate_command)
 app.add_typer(learn.datasets_app, name="datasets")
 app.add_typer(learn.bundles_app, name="bundles")
 app.command("settings")(show_settings.settings_command)
+app.command("doctor")(doctor.doctor_command)
 
 
 def _version(wanted: bool) -> None:

@@ -72,7 +72,7 @@ def broker_settings(
 def takes_broker(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of a broker, after its own; it gets them as ``broker``, its last parameter."""
     own, shared = (inspect.signature(f, eval_str=True).parameters for f in (command, broker_settings))
-    kept = [parameter for name, parameter in own.items() if name != "broker"]
+    kept = [parameter for name, parameter in own.items() if name not in ("broker", "context")]
 
     @functools.wraps(command)
     def with_broker(context: typer.Context, **arguments: object) -> None:
@@ -80,6 +80,8 @@ def takes_broker(command: Callable[..., None]) -> Callable[..., None]:
         source = context.get_parameter_source("password_file")
         if os.environ.get(PASSWORD) and source is not None and source.name != "COMMANDLINE":
             given["password_file"] = None  # a flag counts before the environment, and that before a file
+        if "context" in own:
+            arguments["context"] = context
         command(**arguments, broker=broker_settings(**cast("Any", given)))
 
     context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
