@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,8 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from gammawear import options
+from gammawear.completion import bundle_names
 from gammawear.logs import NOTES as _NOTES
 from gammawear.options import bundle_dirs, parse_axes, takes_broker, until_stopped
 from gammawear.serve import make_sources
@@ -51,11 +54,11 @@ def wearable_command(
     count: Annotated[int, typer.Option(min=1, max=200, help="How many wearables.")] = 1,
     air: Annotated[int | None, typer.Option(min=0, max=65535, help="Port of the virtual radio; 0 for any.")] = None,
     hci: Annotated[str | None, typer.Option(help="A real dongle instead, such as usb:0: one wearable on it.")] = None,
-    bundle: Annotated[str, typer.Option(help="Whose codebook to quantize with.")] = "wrist6",
+    bundle: options.DeviceBundle = "wrist6",
     dataset: Annotated[Path | None, typer.Option(help="Replay recorded people from this archive or folder.")] = None,
     subjects: Annotated[str | None, typer.Option(help="Of the data set, by comma; those held out if absent.")] = None,
     trace: Annotated[list[Path] | None, typer.Option(help="Replay this trace file; may repeat.")] = None,
-    part: Annotated[str | None, typer.Option(help="Sensor to emulate, such as bmi270 or lsm6dso.")] = None,
+    part: options.Part = None,
     rate: Annotated[float | None, typer.Option(min=5, max=1000, help="Hz of generated wearers.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the generated wearers.")] = 0,
     prefix: Annotated[str, typer.Option(help="Of the device ids.")] = "ble",
@@ -96,7 +99,10 @@ def wearable_command(
 @takes_broker
 def bridge_command(
     hci: Hci = None,
-    bundle: Annotated[str, typer.Option(help="Whose codebook other makers' wearables are quantized with.")] = "wrist6",
+    bundle: Annotated[
+        str,
+        typer.Option(help="Whose codebook other makers' wearables are quantized with.", autocompletion=bundle_names),
+    ] = "wrist6",
     scan: Annotated[
         bool, typer.Option("--scan", help="List what is near and which profile knows it, then stop.")
     ] = False,
@@ -115,6 +121,7 @@ def bridge_command(
     bonds: Annotated[Path, typer.Option(help="Keys of bonded devices, where --hci is given.")] = BONDS,
     seconds: Annotated[float | None, typer.Option(min=0, help="Stop after so long.")] = None,
     bundles: options.Bundles = None,
+    as_json: options.AsJson = False,
     *,
     broker: BrokerSettings,
 ) -> None:
@@ -133,7 +140,7 @@ def bridge_command(
 
     kinds = _kinds(profile, profile_file)
     if scan:
-        asyncio.run(_scan(hci, kinds))
+        asyncio.run(_scan(hci, kinds, as_json=as_json))
         return
     loaded = load_device_part(bundle, bundle_dirs(bundles))
     if hci is not None:
@@ -150,7 +157,7 @@ def bridge_command(
         packet_s=packet,
         no_data_s=watchdog,
     )
-    asyncio.run(_bridge(settings, broker, metrics_address, metrics_port, seconds))
+    asyncio.run(_bridge(settings, broker, metrics_address, metrics_port, seconds, as_json=as_json))
 
 
 def record_command(
@@ -187,7 +194,7 @@ def record_command(
 
 
 async def _bridge(
-    settings: BridgeSettings, broker: BrokerSettings, address: str, port: int, seconds: float | None
+    settings: BridgeSettings, broker: BrokerSettings, address: str, port: int, seconds: float | None, *, as_json: bool
 ) -> None:
     from prometheus_client import CollectorRegistry
 
@@ -214,10 +221,15 @@ async def _bridge(
         _say(f"bridge {settings.bridge_id}: {radio} to {broker.address}; metrics on http://{address}:{taken}/metrics")
         await until_stopped(work(), stop, seconds=seconds)
     followers = bridge.followers.values()
-    _say(f"{len(followers)} devices, {sum(f.notifications for f in followers)} notifications")
+    notifications = sum(follower.notifications for follower in followers)
+    _say(f"{len(followers)} devices, {notifications} notifications")
+    if as_json:
+        dropped = bridge.connection.dropped.total()
+        result = {"devices": len(followers), "notifications": notifications, "messages_dropped": dropped}
+        typer.echo(json.dumps(result | {"messages_unsent": bridge.connection.queued + bridge.connection.unacked}))
 
 
-async def _scan(hci: str | None, kinds: tuple[Profile, ...]) -> None:
+async def _scan(hci: str | None, kinds: tuple[Profile, ...], *, as_json: bool) -> None:
     from device_emulator.ble import gatt
     from device_emulator.ble.adapter import open_adapter, seen_of
     from device_emulator.ble.profiles.base import Seen
@@ -227,12 +239,18 @@ async def _scan(hci: str | None, kinds: tuple[Profile, ...]) -> None:
         with _NOTES.status(f"listening for {SCAN_S:g} s"):
             async with adapter.scanner(lambda device, heard: found.update({device.address: seen_of(device, heard)})):
                 await asyncio.sleep(SCAN_S)
-    table = Table("address", "name", "dBm", "profile")
+    rows = []
     for seen in sorted(found.values(), key=lambda seen: -seen.rssi):
         ours = "gammawear" if gatt.SERVICE in seen.services else None
-        known = ours or next((kind.name for kind in kinds if kind.knows(seen)), "")
-        table.add_row(seen.address, seen.name, str(seen.rssi), known)
-    Console().print(table)
+        known = ours or next((kind.name for kind in kinds if kind.knows(seen)), None)
+        rows.append({"address": seen.address, "name": seen.name, "rssi_dbm": seen.rssi, "profile": known})
+    if as_json:
+        typer.echo(json.dumps(rows))
+    else:
+        table = Table("address", "name", "dBm", "profile")
+        for row in rows:
+            table.add_row(*(Text("" if cell is None else str(cell)) for cell in row.values()))
+        Console().print(table)
     if not found:
         _say("nothing was heard: is the wearable awake, near, and not connected to a phone?")
 

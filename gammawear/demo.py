@@ -23,6 +23,7 @@ from rich.text import Text
 from device_emulator.fleet import Fleet
 from gammawear import options
 from gammawear.broker import RunningBroker, local_broker
+from gammawear.completion import bundle_names, detector_names, part_names
 from gammawear.demo_cameras import camera_fleet, camera_lines, camera_result
 from gammawear.logs import NOTES as _NOTES
 from gammawear.options import bundle_dirs, until_stopped
@@ -72,14 +73,20 @@ class DemoOptions:
 def demo_command(
     wearable_count: Annotated[int | None, typer.Option("--wearables", min=1, help="How many wearables.")] = None,
     camera_count: Annotated[int, typer.Option("--cameras", min=0, max=16, help="How many cameras; 0 for none.")] = 1,
-    bundle: Annotated[str, typer.Option(help="What recognises, and what the wearables quantize with.")] = "wrist6",
-    detector: Annotated[str, typer.Option(help="What looks at frames, and what cameras quantize with.")] = "street",
+    bundle: Annotated[
+        str, typer.Option(help="What recognises, and what the wearables quantize with.", autocompletion=bundle_names)
+    ] = "wrist6",
+    detector: Annotated[
+        str, typer.Option(help="What looks at frames, and what cameras quantize with.", autocompletion=detector_names)
+    ] = "street",
     dataset: Annotated[
         Path | None, typer.Option(help="Replay recorded people who were not trained on (archive or folder).")
     ] = None,
     subjects: Annotated[str | None, typer.Option(help="Other people of the data set, separated by commas.")] = None,
     once: Annotated[bool, typer.Option("--once", help="With --dataset: play every recording once, then end.")] = False,
-    part: Annotated[str | None, typer.Option(help="Sensor to emulate, such as bmi270.")] = None,
+    part: Annotated[
+        str | None, typer.Option(help="Sensor to emulate, such as bmi270.", autocompletion=part_names)
+    ] = None,
     speed: Annotated[float, typer.Option(min=0.01, max=1000, help=options.SPEED_HELP)] = 1.0,
     seed: Annotated[int, typer.Option(min=0, help="Of the generated wearers.")] = 0,
     seconds: Annotated[float | None, typer.Option(min=1, help="End after so long; else on Ctrl-C.")] = None,

@@ -10,8 +10,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from gammawear.completion import any_bundle_names
 from gammawear.learn import any_bundle
 from gammawear.logs import NOTES as _NOTES
+from gammawear.options import AsJson
 from quantization.errors import GammawearError
 
 if TYPE_CHECKING:
@@ -25,7 +27,9 @@ _OUT = Console()
 
 
 def evaluate_command(
-    bundle: Annotated[str, typer.Option(help="Name, name@version or folder of a bundle.")],
+    bundle: Annotated[
+        str, typer.Option(help="Name, name@version or folder of a bundle.", autocompletion=any_bundle_names)
+    ],
     data: Annotated[
         Path, typer.Option(help="Archive or folder: a data set, or your own recordings or pictures with boxes.")
     ],
@@ -39,7 +43,7 @@ def evaluate_command(
     picture: Annotated[
         Path | None, typer.Option(help="Of activities: where to write the confusion matrix (PNG or SVG).")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Score a bundle on recordings or on pictures, through counts, codes and network as live.
 

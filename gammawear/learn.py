@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from enum import StrEnum
@@ -11,9 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-from rich.table import Table
 
+from gammawear.bundle_list import print_bundles
+from gammawear.completion import any_bundle_names, dataset_names, detector_names
 from gammawear.logs import NOTES as _NOTES
+from gammawear.options import AsJson
 from models import datasets
 from models.bundle_files import (
     DETECTOR,
@@ -28,7 +31,7 @@ from models.datasets.fetch import fetch
 from models.device_part import load_device_part
 from models.tasks import TASKS, Task, load_material
 from quantization.codebook import Codebook
-from quantization.errors import BundleError, DatasetError, TrainingError
+from quantization.errors import DatasetError, TrainingError
 
 if TYPE_CHECKING:
     from models.bundle import Bundle
@@ -66,7 +69,10 @@ def _train() -> None:
 @train_app.command("har")
 def train_har(
     data: Annotated[Path, typer.Option(help="Archive or folder of the data set, or a folder of your own recordings.")],
-    dataset: Annotated[str | None, typer.Option(help="Its name (see gammawear datasets) if not by its layout.")] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="Its name (see gammawear datasets) if not by its layout.", autocompletion=dataset_names),
+    ] = None,
     bits: Annotated[int, typer.Option(min=1, max=8, help="Bits a code.")] = 4,
     quantizer: Annotated[Curve, typer.Option(help="The learned curve, or what to compare it with.")] = Curve.GAMMA,
     init: Annotated[
@@ -215,9 +221,22 @@ def _pictures() -> tuple[PublishedPictures, ...]:
 
 
 @datasets_app.callback(invoke_without_command=True)
-def list_datasets(context: typer.Context) -> None:
-    """List the data sets, their licences and where to get them."""
+def list_datasets(context: typer.Context, as_json: AsJson = False) -> None:
+    """List the data sets, their licences and where to get them.
+
+    Examples:
+
+      gammawear datasets
+
+      gammawear datasets --json
+    """
     if context.invoked_subcommand:
+        return
+    if as_json:
+        fields = ("name", "title", "licence", "url", "citation", "channels")
+        rows = [{field: getattr(one, field) for field in fields} for one in datasets.DATASETS.values()]
+        rows += [{field: getattr(one, field) for field in ("name", "title", "licence", "how_to")} for one in _pictures()]
+        typer.echo(json.dumps(rows))
         return
     for one in datasets.DATASETS.values():
         channels = f"{len(one.channels)} channels" if one.channels else "any channels"
@@ -232,7 +251,7 @@ def list_datasets(context: typer.Context) -> None:
 
 @datasets_app.command("fetch")
 def fetch_dataset(
-    name: Annotated[str, typer.Argument(help="Name of the data set.")],
+    name: Annotated[str, typer.Argument(help="Name of the data set.", autocompletion=dataset_names)],
     folder: Annotated[Path, typer.Option(help="Where to put the archive.")] = Path("data"),
 ) -> None:
     """Download a data set; a download that was broken off goes on.
@@ -253,58 +272,26 @@ def fetch_dataset(
 
 @bundles_app.callback(invoke_without_command=True)
 def list_bundles(
-    context: typer.Context, bundles: Annotated[Path, typer.Option(help="Where your own bundles are.")] = Path("runs")
+    context: typer.Context,
+    bundles: Annotated[Path, typer.Option(help="Where your own bundles are.")] = Path("runs"),
+    as_json: AsJson = False,
 ) -> None:
-    """List the bundles that ship and those in --bundles."""
+    """List the bundles that ship and those in --bundles.
+
+    Examples:
+
+      gammawear bundles
+
+      gammawear bundles --bundles runs --json
+    """
     if context.invoked_subcommand:
         return
-    from models.bundle import load_bundle
-    from models.vision.bundle import load_detector
-
-    table = Table("bundle", "signal", "window", "activities", "macro-F1", "codebook", "where")
-    for root in (SHIPPED, bundles):
-        for folder in bundle_folders(root):
-            try:
-                one = load_bundle(folder)
-            except BundleError as error:
-                _NOTES.print(f"{error}", highlight=False, soft_wrap=True)
-                continue
-            scores = one.manifest.scores
-            table.add_row(
-                one.reference,
-                f"{len(one.codebook.channels)} × {one.codebook.bits} bit, {one.manifest.rate_hz:g} Hz",
-                f"{one.manifest.window / one.manifest.rate_hz:g} s",
-                str(len(one.labels)),
-                f"{scores.macro_f1:.3f}" if scores else "",
-                one.codebook.short_digest.hex(),
-                "shipped" if root == SHIPPED else str(root),
-            )
-    _OUT.print(table)
-    _OUT.print("macro-F1 is that of subjects held out from training")
-    detectors = Table("detector", "codes", "finds", "AP50", "pictures", "codebook", "where")
-    for root in (SHIPPED_DETECTORS, bundles):
-        for folder in bundle_folders(root, DETECTOR):
-            try:
-                found = load_detector(folder)
-            except BundleError as error:
-                _NOTES.print(f"{error}", highlight=False, soft_wrap=True)
-                continue
-            detectors.add_row(
-                found.reference,
-                f"{found.codebook.bits} bit",
-                ", ".join(found.manifest.classes),
-                f"{found.manifest.scores.ap50:.3f}",
-                "generated" if found.manifest.data.synthetic else "taken",
-                found.codebook.short_digest.hex(),
-                "shipped" if root == SHIPPED_DETECTORS else str(root),
-            )
-    _OUT.print(detectors)
-    _OUT.print("AP50 is that of pictures held out from training")
+    print_bundles(bundles, as_json=as_json)
 
 
 @bundles_app.command("show")
 def show_bundle(
-    name: Annotated[str, typer.Argument(help="Name, name@version or folder.")],
+    name: Annotated[str, typer.Argument(help="Name, name@version or folder.", autocompletion=any_bundle_names)],
     bundles: Annotated[Path, typer.Option(help="Where your own bundles are.")] = Path("runs"),
     picture: Annotated[Path | None, typer.Option(help="Write the learned curves to this PNG or SVG.")] = None,
 ) -> None:
@@ -322,7 +309,9 @@ def show_bundle(
 
 @bundles_app.command("export")
 def export_bundle(
-    name: Annotated[str, typer.Argument(help="Name, name@version or folder of a detector.")],
+    name: Annotated[
+        str, typer.Argument(help="Name, name@version or folder of a detector.", autocompletion=detector_names)
+    ],
     onnx: Annotated[Path, typer.Option(help="File to write.")],
     width: Annotated[int | None, typer.Option(help="Photosites of a frame; as trained if absent.")] = None,
     height: Annotated[int | None, typer.Option(help="Likewise.")] = None,

@@ -15,6 +15,7 @@ from typing import Annotated, Any, cast
 import typer
 from pydantic import SecretStr, ValidationError
 
+from gammawear.completion import bundle_names, part_names
 from gammawear.settings import PASSWORD, read_password
 from protocol.broker_settings import BrokerSettings
 from quantization.errors import SensorError
@@ -22,6 +23,10 @@ from quantization.sensor import Axes
 
 Bundles = Annotated[list[Path] | None, typer.Option(help="Folder of bundles, besides those that ship; may repeat.")]
 AsJson = Annotated[bool, typer.Option("--json", help="The result as JSON on standard output.")]
+Part = Annotated[
+    str | None, typer.Option(help="Sensor to emulate, such as bmi270 or lsm6dso.", autocompletion=part_names)
+]
+DeviceBundle = Annotated[str, typer.Option(help="Whose codebook to quantize with.", autocompletion=bundle_names)]
 SPEED_HELP = "Seconds of signal in a second."
 
 

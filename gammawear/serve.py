@@ -37,11 +37,11 @@ DEFAULT_METRICS_PORT = 9464
 @takes_broker
 def device_command(
     count: Annotated[int | None, typer.Option(min=1, help="How many wearables.")] = None,
-    bundle: Annotated[str, typer.Option(help="Whose codebook to quantize with.")] = "wrist6",
+    bundle: options.DeviceBundle = "wrist6",
     dataset: Annotated[Path | None, typer.Option(help="Replay recorded people from this archive or folder.")] = None,
     subjects: Annotated[str | None, typer.Option(help="Of the data set, by comma; those held out if absent.")] = None,
     trace: Annotated[list[Path] | None, typer.Option(help="Replay this trace file; may repeat.")] = None,
-    part: Annotated[str | None, typer.Option(help="Sensor to emulate, such as bmi270 or lsm6dso.")] = None,
+    part: options.Part = None,
     rate: Annotated[float | None, typer.Option(min=5, max=1000, help="Hz of generated wearers.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the generated wearers.")] = 0,
     axes: Annotated[str | None, typer.Option(help="How the part is turned, such as 2,-1,3.")] = None,

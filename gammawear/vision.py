@@ -17,6 +17,7 @@ from device_emulator.camera.publisher import CameraPublisher
 from device_emulator.camera.raw_files import RawLayout, read_layout
 from device_emulator.camera.source import FolderSource, FrameSource, SceneSource
 from device_emulator.fleet import Fleet
+from gammawear.completion import detector_names
 from gammawear.logs import NOTES as _NOTES
 from gammawear.options import AsJson, takes_broker, until_stopped
 from gammawear.serve import unsent_note
@@ -44,7 +45,9 @@ def camera_command(
         Path | None, typer.Option(help="A RAW file or a folder of them (DNG, NEF, PNG, ...); else a generated scene.")
     ] = None,
     layout: Annotated[Path | None, typer.Option(help="JSON that describes headerless files or PNG.")] = None,
-    bundle: Annotated[str, typer.Option(help="Detector bundle whose codebook to send with.")] = "street",
+    bundle: Annotated[
+        str, typer.Option(help="Detector bundle whose codebook to send with.", autocompletion=detector_names)
+    ] = "street",
     bundles: Annotated[Path, typer.Option(help="Where your own bundles are.")] = Path("runs"),
     count: Annotated[int, typer.Option(min=1, max=64, help="So many cameras.")] = 1,
     fps: Annotated[float, typer.Option(min=0.01, max=60, help="Frames a second of each.")] = 2.0,

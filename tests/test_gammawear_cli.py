@@ -197,6 +197,24 @@ def test_bundles(run: Run) -> None:
             assert bundle.codebook.short_digest.hex() in line
 
 
+def test_bundles_as_json(run: Run) -> None:
+    status, out, _ = run("bundles", "--json")
+    assert status == 0
+    rows = {row["bundle"]: row for row in json.loads(out)}
+    wrist6 = load_bundle("wrist6")
+    row = rows[wrist6.reference]
+    assert (row["labels"], row["codebook"]) == (list(wrist6.labels), wrist6.codebook.digest.hex())
+    assert wrist6.manifest.scores is not None
+    assert row["macro_f1"] == wrist6.manifest.scores.macro_f1
+    assert {row["kind"] for row in rows.values()} == {"activities", "detector"}
+
+
+def test_datasets_as_json(run: Run) -> None:
+    status, out, _ = run("datasets", "--json")
+    assert status == 0
+    assert {row["name"]: row["licence"] for row in json.loads(out)}["sp_sw_har"] == "CC-BY-4.0"
+
+
 @pytest.mark.parametrize("name", ["wrist6", "wrist3"])
 def test_bundles_show(run: Run, tmp_path: Path, name: str) -> None:
     status, out, _ = run("bundles", "show", name, "--picture", str(tmp_path / "curves.png"))
