@@ -235,7 +235,9 @@ def list_datasets(context: typer.Context, as_json: AsJson = False) -> None:
     if as_json:
         fields = ("name", "title", "licence", "url", "citation", "channels")
         rows = [{field: getattr(one, field) for field in fields} for one in datasets.DATASETS.values()]
-        rows += [{field: getattr(one, field) for field in ("name", "title", "licence", "how_to")} for one in _pictures()]
+        rows += [
+            {field: getattr(one, field) for field in ("name", "title", "licence", "how_to")} for one in _pictures()
+        ]
         typer.echo(json.dumps(rows))
         return
     for one in datasets.DATASETS.values():

@@ -40,6 +40,8 @@ async def check_bluetooth() -> Finding:
     except (OSError, EOFError, TimeoutError) as error:
         said = str(error) or type(error).__name__
         remedy = "for a bridge: apt install bluez, systemctl start bluetooth; in a container, mount /run/dbus"
+        if "AccessDenied" in said:
+            remedy = "usermod --append --groups bluetooth with the account that runs the bridge, then log in anew"
         return Finding("warning", "bluetooth", f"no BlueZ to talk to: {said}", remedy)
     on = [name for name, powered in adapters.items() if powered]
     if on:

@@ -10,13 +10,13 @@ import os
 import signal
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Final, cast
 
 import typer
 from pydantic import SecretStr, ValidationError
 
 from gammawear.completion import bundle_names, part_names
-from gammawear.settings import PASSWORD, read_password
+from gammawear.settings import PASSWORD, SettingsError
 from protocol.broker_settings import BrokerSettings
 from quantization.errors import SensorError
 from quantization.sensor import Axes
@@ -27,6 +27,8 @@ Part = Annotated[
     str | None, typer.Option(help="Sensor to emulate, such as bmi270 or lsm6dso.", autocompletion=part_names)
 ]
 DeviceBundle = Annotated[str, typer.Option(help="Whose codebook to quantize with.", autocompletion=bundle_names)]
+MAX_PASSWORD_BYTES: Final = 65_535
+"""What MQTT has room for (5.0, section 3.1.3.6)."""
 SPEED_HELP = "Seconds of signal in a second."
 
 
@@ -53,17 +55,24 @@ def broker_settings(
     mqtt: Annotated[
         str, typer.Option("--mqtt", help="auto (5, else 3.1.1), 5 or 3.1.1.", envvar="GAMMAWEAR_MQTT")
     ] = "auto",
+    password: str | None = None,
 ) -> BrokerSettings:
-    """The options that :func:`takes_broker` gives a command, as settings."""
+    """The options that :func:`takes_broker` gives a command, as settings.
+
+    Raises:
+        SettingsError: there is no password in ``password_file``.
+    """
     if mqtt not in ("auto", "5", "3.1.1"):
         raise typer.BadParameter(f"--mqtt is auto, 5 or 3.1.1, not {mqtt!r}")
-    password = read_password(password_file) if password_file is not None else os.environ.get(PASSWORD) or None
+    if password is not None and password_file is not None:
+        raise typer.BadParameter("give the password or --password-file, not both")
+    secret = password if password_file is None else _first_line(password_file)
     try:
         return BrokerSettings(
             host=host,
             port=port,
             username=username,
-            password=SecretStr(password) if password is not None else None,
+            password=SecretStr(secret) if secret is not None else None,
             tls=tls or ca_file is not None,
             ca_file=ca_file,
             cert_file=cert_file,
@@ -74,9 +83,24 @@ def broker_settings(
         raise typer.BadParameter(error.errors(include_input=False)[0]["msg"].removeprefix("Value error, ")) from None
 
 
+def _first_line(file: Path) -> str:
+    """A password as container engines and systemd hand it over."""
+    try:
+        with file.open("rb") as opened:
+            line = opened.readline(MAX_PASSWORD_BYTES + 2).rstrip(b"\r\n")
+        if not 0 < len(line) <= MAX_PASSWORD_BYTES:
+            raise SettingsError(f"the first line of {file} is to be the password, 1 to {MAX_PASSWORD_BYTES} bytes")
+        return line.decode()
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"the password in {file} is not UTF-8") from error
+    except OSError as error:
+        raise SettingsError(f"cannot read the password: {file}: {error.strerror}") from error
+
+
 def takes_broker(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of a broker, after its own; it gets them as ``broker``, its last parameter."""
-    own, shared = (inspect.signature(f, eval_str=True).parameters for f in (command, broker_settings))
+    own, given_by_flag = (dict(inspect.signature(f, eval_str=True).parameters) for f in (command, broker_settings))
+    shared = {name: parameter for name, parameter in given_by_flag.items() if name != "password"}
     kept = [parameter for name, parameter in own.items() if name not in ("broker", "context")]
 
     @functools.wraps(command)
@@ -84,7 +108,8 @@ def takes_broker(command: Callable[..., None]) -> Callable[..., None]:
         given = {name: arguments.pop(name) for name in shared}
         source = context.get_parameter_source("password_file")
         if os.environ.get(PASSWORD) and source is not None and source.name != "COMMANDLINE":
-            given["password_file"] = None  # a flag counts before the environment, and that before a file
+            # A flag counts before the environment, and that before a file.
+            given |= {"password": os.environ[PASSWORD], "password_file": None}
         if "context" in own:
             arguments["context"] = context
         command(**arguments, broker=broker_settings(**cast("Any", given)))

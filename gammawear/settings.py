@@ -27,8 +27,6 @@ BROKER_FLAGS: Final = frozenset(
     {"host", "port", "username", "password-file", "tls", "ca-file", "cert-file", "key-file", "mqtt"}
 )
 MAX_FILE_BYTES: Final = 2**20
-MAX_PASSWORD_BYTES: Final = 65_535
-"""What MQTT has room for (5.0, section 3.1.3.6)."""
 _NO_SETTINGS: Final = frozenset({"help", "version", "config", "install-completion", "show-completion"})
 
 Command = Any
@@ -274,24 +272,3 @@ def password_origin(password_file: Setting) -> Setting:
         origin = f"file {password_file.value}"
     value = None if origin == "default" else "(set, not shown)"
     return Setting(password_file.command, "password", value, origin, PASSWORD)
-
-
-def read_password(path: Path) -> str:
-    """The first line of a file.
-
-    Raises:
-        SettingsError: it cannot be read, or is empty.
-    """
-    try:
-        with path.open("rb") as file:
-            line = file.readline(MAX_PASSWORD_BYTES + 2).rstrip(b"\r\n")
-        if len(line) > MAX_PASSWORD_BYTES:
-            raise SettingsError(f"the password in {path} has more than {MAX_PASSWORD_BYTES} bytes")
-        password = line.decode()
-    except OSError as error:
-        raise SettingsError(f"cannot read the password in {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise SettingsError(f"the password in {path} is not UTF-8") from error
-    if not password:
-        raise SettingsError(f"there is no password in {path}: its first line is empty")
-    return password

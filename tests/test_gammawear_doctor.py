@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import shutil
 import socket
 import subprocess
 import sys
 import tomllib
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -184,30 +185,47 @@ async def test_no_bluez_on_the_bus() -> None:
     assert "org.freedesktop.DBus.Error.ServiceUnknown" in finding.text
 
 
+@contextlib.asynccontextmanager
+async def bluetoothd(answer: Callable[[Message], Message]) -> AsyncIterator[None]:
+    """A stand-in that answers to ``GetManagedObjects``."""
+
+    def handle(message: Message) -> Message | None:
+        if message.message_type is MessageType.METHOD_CALL and message.member == "GetManagedObjects":
+            return answer(message)
+        return None
+
+    connection = MessageBus(bus_type=BusType.SYSTEM)
+    await connection.connect()
+    connection.add_message_handler(handle)
+    await connection.request_name("org.bluez")
+    try:
+        yield
+    finally:
+        connection.disconnect()
+
+
+@pytest.mark.usefixtures("bus")
+async def test_no_right_to_talk_to_bluez() -> None:
+    denied = "org.freedesktop.DBus.Error.AccessDenied"
+    async with bluetoothd(lambda ask: Message.new_error(ask, denied, "rejected send message")):
+        finding = await check_bluetooth()
+    assert finding.level == "warning"
+    assert f"{denied}: rejected send message" in finding.text
+    assert "--groups bluetooth" in finding.remedy
+
+
 @pytest.mark.usefixtures("bus")
 @pytest.mark.parametrize(
     ("adapters", "level", "text"),
     [({}, "warning", "no adapter"), ({"hci0": False}, "warning", "hci0 is off"), ({"hci0": True}, "ok", "hci0 is on")],
 )
 async def test_adapters(adapters: dict[str, bool], level: str, text: str) -> None:
-    """A stand-in for bluetoothd; what it answers is what bluetoothd 5.66 does."""
     objects: dict[str, Any] = {"/org/bluez": {"org.bluez.AgentManager1": {}}}
     for name, powered in adapters.items():
         objects[f"/org/bluez/{name}"] = {"org.bluez.Adapter1": {"Powered": Variant("b", powered)}}
 
-    def answer(message: Message) -> Message | None:
-        if message.message_type is MessageType.METHOD_CALL and message.member == "GetManagedObjects":
-            return Message.new_method_return(message, "a{oa{sa{sv}}}", [objects])
-        return None
-
-    bluetoothd = MessageBus(bus_type=BusType.SYSTEM)
-    await bluetoothd.connect()
-    bluetoothd.add_message_handler(answer)
-    await bluetoothd.request_name("org.bluez")
-    try:
+    async with bluetoothd(lambda ask: Message.new_method_return(ask, "a{oa{sa{sv}}}", [objects])):
         finding = await check_bluetooth()
-    finally:
-        bluetoothd.disconnect()
     assert (finding.level, text in finding.text) == (level, True)
 
 

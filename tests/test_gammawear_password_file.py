@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
+import typer
 from stack import Listener, until
 from test_gammawear_service import start
 
-from gammawear.options import broker_settings
-from gammawear.settings import MAX_PASSWORD_BYTES, SettingsError
-from protocol.broker_settings import BrokerSettings
+from gammawear.options import MAX_PASSWORD_BYTES, SettingsError, broker_settings
 from protocol.topics import Kind, every
 
 __all__ = ["start"]
@@ -56,6 +54,13 @@ def test_what_is_no_password_is_refused(content: bytes, tmp_path: Path) -> None:
         password_in(content, tmp_path)
 
 
+def test_a_missing_file_and_two_passwords_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"cannot read the password: .*absent: No such file"):
+        broker_settings(username="w1", password_file=tmp_path / "absent")
+    with pytest.raises(typer.BadParameter, match="not both"):
+        broker_settings(username="w1", password="one", password_file=tmp_path / "absent")  # noqa: S106
+
+
 async def test_a_service_gets_in_with_it(
     start_mosquitto: Callable[..., Any], start: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -63,7 +68,7 @@ async def test_a_service_gets_in_with_it(
     hashed(passwords, "w1:of w1", "w2:of w2")
     mosquitto = await start_mosquitto(f"\npassword_file {passwords}\n")
     broker = ("--port", str(mosquitto.port), "--username", "w1")
-    watcher = BrokerSettings(port=mosquitto.port, username="w2", password=SecretStr("of w2"))
+    watcher = broker_settings(port=mosquitto.port, username="w2", password="of w2")  # noqa: S106
     secret.write_text("of w1\n")
     async with Listener(watcher, every(Kind.STATUS)) as listener:
         device = await start("device", *broker, GAMMAWEAR_PASSWORD_FILE=str(secret))

@@ -158,10 +158,10 @@ def test_a_password_is_not_shown_and_a_flag_counts_first(
     status, _, err = run("device")
     assert (status, "a password needs a username" in err) == (2, True)
     status, _, err = run("device", "--password-file", "elsewhere")
-    assert (status, err) == (1, "error: cannot read the password in elsewhere: No such file or directory\n")
+    assert (status, err) == (1, "error: cannot read the password: elsewhere: No such file or directory\n")
 
 
-@pytest.mark.parametrize(("content", "sentence"), [(b"\n", "is empty"), (b"\xff\n", "is not UTF-8")])
+@pytest.mark.parametrize(("content", "sentence"), [(b"\n", "is to be the password"), (b"\xff\n", "is not UTF-8")])
 def test_a_password_file_that_has_none(run: Run, tmp_path: Path, content: bytes, sentence: str) -> None:
     (tmp_path / "password").write_bytes(content)
     status, _, err = run("device", "--username", "w", "--password-file", "password")
@@ -192,4 +192,4 @@ def test_every_option_has_a_variable_of_its_own() -> None:
             named.setdefault(option.envvar, set()).add(flag)
     assert all(len(flags) == 1 for flags in named.values())
     assert {"GAMMAWEAR_BROKER", "GAMMAWEAR_PASSWORD", "GAMMAWEAR_CONFIG"} <= variables(root)
-    assert {name.replace("_", "-") for name in broker_settings.__annotations__} - {"return"} == BROKER_FLAGS
+    assert {name.replace("_", "-") for name in broker_settings.__annotations__} - {"return", "password"} == BROKER_FLAGS
