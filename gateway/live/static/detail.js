@@ -1,0 +1,198 @@
+// One device in full.
+
+import { Actions } from "./actions.js";
+import { Chart } from "./chart.js";
+import { colourOf } from "./colours.js";
+import { byId, children, make, setAttribute, setText, show, themed } from "./dom.js";
+import { ago, clock, count, current, fixed, NONE, percent, words } from "./format.js";
+import { Signal } from "./signal.js";
+import { store } from "./store.js";
+
+export class Detail {
+  #closed;
+  #id = null;
+  #dialog = byId("detail");
+  #signal = new Signal(byId("detail-signal"));
+  #actions = new Actions();
+  #confidence = null;
+  #activities = []; // of the points of that chart
+  #drawn = null; // the row that was drawn
+  #probabilities = null;
+  #fresh = false;
+
+  /** `closed` is called when somebody has closed it. */
+  constructor({ closed }) {
+    this.#closed = closed;
+    byId("detail-close").addEventListener("click", () => this.#dialog.close());
+    this.#dialog.addEventListener("click", (event) => {
+      if (event.target === this.#dialog) this.#dialog.close(); // beside it
+    });
+    this.#dialog.addEventListener("close", () => {
+      this.#id = null;
+      this.#signal.clear();
+      this.#closed();
+    });
+  }
+
+  open(id) {
+    this.#id = id;
+    this.#drawn = null;
+    this.#probabilities = null;
+    this.#signal.clear();
+    this.#actions.open(id);
+    setText(byId("detail-name"), id);
+    if (!this.#dialog.open) this.#dialog.showModal();
+    this.#dialog.scrollTop = 0;
+    byId("detail-name").focus({ preventScroll: true });
+    if (store.state !== null) this.draw();
+  }
+
+  close() {
+    this.#dialog.close();
+  }
+
+  setStale(stale) {
+    show(byId("detail-stale"), stale);
+  }
+
+  take(event) {
+    if (event.device !== this.#id) return;
+    this.#signal.take(event);
+    this.#probabilities = event.probabilities;
+    this.#fresh = true;
+  }
+
+  draw() {
+    if (this.#id === null) return;
+    const row = store.devices.get(this.#id);
+    if (this.#fresh) {
+      this.#fresh = false;
+      this.#signal.draw();
+      this.#bars();
+    }
+    this.#actions.draw();
+    if (row === undefined) {
+      setText(byId("detail-what"), "The gateway knows no device of this name.");
+      return;
+    }
+    this.#what(row);
+    if (row === this.#drawn) return;
+    this.#drawn = row;
+    this.#activity(row);
+    this.#chart(row.confidence);
+    this.#bars();
+    ledger(row);
+    traffic(row);
+    show(byId("detail-error"), Boolean(row.error));
+    setText(byId("detail-error"), row.error ?? "");
+  }
+
+  #what(row) {
+    const parts = [row.source, row.sensor, row.model, row.bridge && `bridge ${row.bridge}`];
+    const seen = row.online === false ? "offline" : `seen ${ago(row.last_seen_ms, store.state.time_ms)}`;
+    setText(byId("detail-what"), [...parts, seen].filter(Boolean).join(" · "));
+  }
+
+  #activity(row) {
+    byId("detail-dot").style.background = colourOf(row.activity);
+    setText(byId("detail-activity"), row.activity === null ? "waiting" : words(row.activity));
+    setText(byId("detail-probability"), percent(row.probability));
+    setText(byId("detail-truth"), row.truth === null ? "no label" : `truth: ${words(row.truth)}`);
+    const judged = row.truth_is_of_answer && row.activity !== "unknown";
+    setAttribute(byId("detail-truth"), "data-judged", judged ? (row.activity === row.truth ? "right" : "wrong") : "no");
+  }
+
+  #bars() {
+    const row = store.devices.get(this.#id);
+    const labels = store.state?.models[row?.model]?.labels ?? Object.keys(this.#probabilities ?? {});
+    const items = children(byId("detail-probabilities"), labels.length, () =>
+      make("li", {}, make("span"), make("i"), make("b")),
+    );
+    labels.forEach((label, at) => {
+      const probability = this.#probabilities?.[label];
+      const [name, bar, figure] = items[at].children;
+      setText(name, words(label));
+      bar.style.setProperty("--share", probability ?? 0);
+      bar.style.setProperty("--colour", colourOf(label));
+      setText(figure, percent(probability));
+    });
+  }
+
+  #chart(points) {
+    const data = [points.map(([ms]) => ms / 1000), points.map(([, probability]) => probability)];
+    this.#activities = points.map(([, , activity]) => activity);
+    if (this.#confidence === null) this.#confidence = confidenceChart(data, (plot) => bands(plot, this.#activities));
+    else this.#confidence.set(data);
+  }
+}
+
+function confidenceChart(data, behind) {
+  return new Chart(
+    byId("detail-confidence"),
+    {
+      scales: { x: { time: true, range: (_, __, max) => [(max ?? 60) - 60, max ?? 60] }, y: { range: () => [0, 1] } },
+      series: [{}, { stroke: () => themed("--text"), width: 1.75, points: { show: false } }],
+      axes: [
+        { size: 28, space: 90, values: (_, ticks) => ticks.map((tick) => clock(1000 * tick)), grid: { show: false } },
+        { size: 44, space: 30, values: (_, ticks) => ticks.map((tick) => percent(tick)) },
+      ],
+      hooks: { drawClear: [behind] },
+    },
+    data,
+  );
+}
+
+/** Behind the line: what was recognised, each stretch in the colour of its activity. */
+function bands(plot, activities) {
+  const { ctx: paint, bbox: box, data } = plot;
+  const [times] = data;
+  paint.save();
+  paint.beginPath();
+  paint.rect(box.left, box.top, box.width, box.height);
+  paint.clip();
+  paint.globalAlpha = 0.28;
+  for (let at = 1; at < times.length; at += 1) {
+    if (times[at] - times[at - 1] > 10) continue;
+    const left = plot.valToPos(times[at - 1], "x", true);
+    const right = plot.valToPos(times[at], "x", true);
+    paint.fillStyle = colourOf(activities[at]);
+    paint.fillRect(left, box.top, Math.ceil(right - left), box.height);
+  }
+  paint.restore();
+}
+
+function table(body, rows) {
+  const lines = children(body, rows.length, () => make("tr", {}, make("th", { scope: "row" }), make("td"), make("td")));
+  rows.forEach((texts, at) => texts.forEach((text, column) => setText(lines[at].children[column], text)));
+}
+
+function ledger(row) {
+  const body = byId("detail-ledger");
+  if (!row.ledger) {
+    table(body, [["No packet yet", "", ""]]);
+    setText(byId("detail-link"), "\u00a0");
+    return;
+  }
+  const { parts, raw12_parts: raw12 = {}, ...link } = row.ledger;
+  const lines = Object.entries(parts).map(([part, ours]) => [part, `${current(ours)} µA`, raw12[part] === undefined ? "" : `${current(raw12[part])} µA`]);
+  table(body, [
+    ["", "sent", "12-bit"],
+    ...lines,
+    ["radio", `${current(row.radio_ua)} µA`, `${current(row.radio_raw12_ua)} µA`],
+    ["whole", `${current(row.whole_ua)} µA`, ""],
+  ]);
+  const timing = `a packet each ${fixed(link.packet_s, 2)} s, connection interval ${link.connection_interval_ms} ms`;
+  setText(byId("detail-link"), `Computed for Bluetooth LE at ${link.phy}: ${timing}.`);
+}
+
+function traffic(row) {
+  table(byId("detail-traffic"), [
+    ["bits per value", fixed(row.bits_per_value), "bit"],
+    ["packets", fixed(row.bytes_per_s, 0), "B/s"],
+    ["over MQTT", fixed(row.mqtt_bytes_per_s, 0), "B/s"],
+    ["12-bit over MQTT", fixed(row.raw12_bytes_per_s, 0), "B/s"],
+    ["saved", row.raw12_bytes_per_s ? percent(1 - row.mqtt_bytes_per_s / row.raw12_bytes_per_s) : NONE, ""],
+    ["packets received", count(row.packets), ""],
+    ["lost", count(row.lost), ""],
+  ]);
+}
