@@ -64,6 +64,8 @@ class DemoOptions:
     qos: Literal[0, 1]
     broker: Literal["mosquitto", "amqtt"] | None
     metrics_port: int
+    page_port: int
+    page_token_file: Path | None
     per_device: bool
     seconds: float | None
     once: bool
@@ -95,6 +97,10 @@ def demo_command(
         str | None, typer.Option(help="mosquitto or amqtt (embedded); the best there is if absent.")
     ] = None,
     metrics_port: Annotated[int, typer.Option(min=0, max=65535, help="Of /metrics; 0 for any.")] = DEFAULT_METRICS_PORT,
+    page_port: Annotated[int, typer.Option(min=0, max=65535, help="Of the live page; 0 for any.")] = 0,
+    page_token_file: Annotated[
+        Path | None, typer.Option(help="Whoever sends the token in it may label; without, the page is read-only.")
+    ] = None,
     bundles: options.Bundles = None,
     picture: Annotated[Path | None, typer.Option(help="Write the last table to this SVG.")] = None,
     as_json: Annotated[
@@ -148,6 +154,8 @@ def demo_command(
             qos=cast("Literal[0, 1]", qos),
             broker=cast("Any", broker),
             metrics_port=metrics_port,
+            page_port=page_port,
+            page_token_file=page_token_file,
             per_device=(wearable_count or DEFAULT_WEARABLES) <= 50,
             seconds=seconds,
             once=once,
@@ -184,6 +192,7 @@ class Demo:
             try:
                 await _first(serving, gateway.wait_connected(10))
                 _NOTES.print(f"metrics: http://127.0.0.1:{gateway.metrics_port}/metrics")
+                _NOTES.print(f"page: http://127.0.0.1:{gateway.page_port}/")
                 async with _screen(lambda: self._picture(gateway, broker, started), lambda: _line(gateway.summary())):
                     work = _first(serving, _both(fleet.run(), watch.run()))
                     await until_stopped(work, lambda: _both(fleet.stop(), watch.stop()), seconds=self._options.seconds)
@@ -207,6 +216,8 @@ class Demo:
                 broker=broker.settings,
                 bundle_dirs=self._folders,
                 metrics_port=_free_or_any(self._options.metrics_port),
+                page_port=self._options.page_port,
+                page_token_file=self._options.page_token_file,
                 per_device=self._options.per_device,
             )
         )
@@ -249,7 +260,8 @@ class Demo:
             table.add_row(*_row(view))
         hidden = len(views) - (_NOTES.height - 9 - 2 * self._options.cameras)
         more = [Text(f"… and {hidden} more wearables", style="dim")] if hidden > 0 else []
-        metrics = Text(f"metrics http://127.0.0.1:{gateway.metrics_port}/metrics · Ctrl-C ends", style="dim")
+        served = f"page http://127.0.0.1:{gateway.page_port}/ · metrics http://127.0.0.1:{gateway.metrics_port}/metrics"
+        metrics = Text(f"{served} · Ctrl-C ends", style="dim")
         seen = [Text(line) for line in camera_lines(gateway.cameras)]
         return Group(table, *more, Text(_line(gateway.summary())), *seen, metrics)
 

@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_METRICS_PORT = 9464
 """Where exporters without a port of their own usually listen (OpenTelemetry's choice)."""
+DEFAULT_PAGE_PORT = 9465
+"""The next one."""
 
 
 @takes_broker
@@ -155,8 +157,14 @@ def gateway_command(
     bundles: options.Bundles = None,
     metrics_port: Annotated[int, typer.Option(min=0, max=65535, help="Of /metrics; 0 for any.")] = DEFAULT_METRICS_PORT,
     metrics_address: Annotated[str, typer.Option(help="0.0.0.0 for other machines.")] = "127.0.0.1",
+    page_port: Annotated[int, typer.Option(min=0, max=65535, help="Of the live page; 0 for any.")] = DEFAULT_PAGE_PORT,
+    page_address: Annotated[str, typer.Option(help="0.0.0.0 for other machines.")] = "127.0.0.1",
+    page_token_file: Annotated[
+        Path | None, typer.Option(help="Whoever sends the token in it may label; without, the page is read-only.")
+    ] = None,
+    page: Annotated[bool, typer.Option(help="Serve the live page.")] = True,
     previews: Annotated[
-        bool | None, typer.Option(help="Serve what cameras see beside /metrics; by default to this machine only.")
+        bool | None, typer.Option(help="Show what cameras see on the page; by default to this machine only.")
     ] = None,
     per_device: Annotated[bool, typer.Option(help="Series for each device: for small fleets.")] = False,
     batch: Annotated[int, typer.Option(min=1, max=1024, help="Windows that the network takes at once.")] = 64,
@@ -177,6 +185,7 @@ def gateway_command(
     """
     import torch
 
+    from gateway.live.server import url_of
     from gateway.service import Gateway, GatewaySettings
 
     torch.set_num_threads(1)  # several threads for such small batches only get in each other's way
@@ -188,12 +197,17 @@ def gateway_command(
         batch_deadline_ms=deadline,
         metrics_port=metrics_port,
         metrics_address=metrics_address,
+        page_port=page_port if page else None,
+        page_address=page_address,
+        page_token_file=page_token_file,
         per_device=per_device,
         previews=previews,
     )  # fmt: skip
     gateway = Gateway(settings)
     names = ", ".join(bundle.reference for bundle in gateway.bundles.serving)
     _NOTES.print(f"serving {names} from {broker.address}; metrics on http://{metrics_address}:{metrics_port}/metrics")
+    if page and page_port:
+        _NOTES.print(f"page: {url_of(page_address, page_port)}", soft_wrap=True)
     asyncio.run(until_stopped(gateway.run(), gateway.stop, seconds=seconds))
     summary = gateway.summary()
     _NOTES.print(f"{summary.packets} packets, {summary.lost} lost, {summary.answers} answers")

@@ -83,6 +83,8 @@ class Camera:
         status: the last one it sent.
         last: of its answers.
         preview: JPEG with boxes, of a frame at most about a second old while the camera streams; None before the first.
+        preview_sequence: of that frame.
+        frames: complete ones, with the bytes of their codes and what they would take at 12 bits.
         last_seen_ns: UTC of its last complete frame; 0 before the first.
         touched_ns: UTC of its last message.
     """
@@ -92,6 +94,10 @@ class Camera:
     last: Detections | None = None
     preview: bytes | None = None
     preview_ns: int = 0
+    preview_sequence: int = 0
+    frames: int = 0
+    coded_bytes: int = 0
+    raw12_bytes: int = 0
     last_seen_ns: int = 0
     touched_ns: int = 0
     next_sequence: int = 0
@@ -195,6 +201,9 @@ class Cameras:
         self.totals.photosites += photosites
         self.totals.raw12_bytes += photosites * 12 // 8
         camera.last_seen_ns = received_ns
+        camera.frames += 1
+        camera.coded_bytes += len(frame.coded)
+        camera.raw12_bytes += photosites * 12 // 8
         self._submit(Job(camera.id, frame, bundle))
 
     def feed_status(self, camera_id: str, status: Status, received_ns: int, *, retain: bool) -> None:
@@ -282,6 +291,7 @@ class Cameras:
         cfa = seen.job.frame.header.cfa
         preview = render(seen.codes, cfa, codebook, message.boxes, (message.width, message.height))
         camera.preview = preview.jpeg
+        camera.preview_sequence = message.sequence
         self.totals.jpeg_bytes += preview.plain_bytes
         self.totals.previewed_bytes += len(seen.job.frame.coded)
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from socketserver import ThreadingMixIn
 from threading import Thread
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -60,24 +60,14 @@ def _filled(family: _Family, rows: Rows) -> _Family:
     return family
 
 
-Page = tuple[str, bytes]
-"""Content type and content."""
-
-
 @contextlib.asynccontextmanager
-async def serving_metrics(
-    registry: CollectorRegistry,
-    address: str,
-    port: int,
-    page: Callable[[str], Page | None] = lambda _: None,
-) -> AsyncIterator[int]:
+async def serving_metrics(registry: CollectorRegistry, address: str, port: int) -> AsyncIterator[int]:
     """Serve ``/metrics`` on threads of their own; gives the port, which with ``port=0`` is a free one.
 
     Args:
         registry: what to serve.
         address: to listen on.
         port: likewise.
-        page: what there is at any other path, if anything; called on a server's thread.
 
     Raises:
         MetricsServerError: the address cannot be used.
@@ -88,11 +78,8 @@ async def serving_metrics(
         path = environ.get("PATH_INFO", "")
         if path in ("", "/", "/metrics"):
             return metrics(environ, start_response)
-        found = page(path) if environ.get("REQUEST_METHOD") in ("GET", "HEAD") else None
-        content_type, content = found or ("text/plain", b"nothing is here\n")
-        status = "200 OK" if found else "404 Not Found"
-        headers = [("Content-Type", content_type), ("Content-Length", str(len(content))), ("Cache-Control", "no-store")]
-        start_response(status, headers)
+        content = b"nothing is here\n"
+        start_response("404 Not Found", [("Content-Type", "text/plain"), ("Content-Length", str(len(content)))])
         return [] if environ.get("REQUEST_METHOD") == "HEAD" else [content]
 
     kind: type[_Server] = _ServerOnSix if ":" in address else _Server

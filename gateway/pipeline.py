@@ -20,7 +20,7 @@ import functools
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,7 @@ from gateway.bundles import BundleStore
 from gateway.cameras import Cameras
 from gateway.clock import DeviceClock
 from gateway.devices import Device, DeviceTable
-from gateway.drift import Drift
+from gateway.drift import Drift, Signal
 from gateway.histogram import Histogram
 from gateway.labels import Scored
 from gateway.predictions import make_answer, usable
@@ -40,7 +40,7 @@ from gateway.scoring import LiveScore, Score
 from gateway.traffic import Meter
 from gateway.windows import Window
 from models.bundle import Prediction
-from protocol.messages import Label, Status
+from protocol.messages import Activity, Label, Status
 from protocol.packet import Packet
 from protocol.topics import GATEWAY_ID, Kind, parse
 from protocol.topics import topic as topic_of
@@ -52,6 +52,7 @@ WAITED_NS: Final = 3_600_000_000_000
 """What a bridge says to have held for longer than an hour is not believed."""
 RECENT_ANSWERS: Final = 2000
 """Percentiles on screens are over so many."""
+RECENT_DRIFTS: Final = 50
 
 _parse = functools.lru_cache(maxsize=16_384)(parse)  # keeps valid topics only: what raises is not remembered
 
@@ -69,6 +70,24 @@ class Limits(BaseModel):
 
 
 DeviceState = Literal["online", "offline", "unannounced"]
+
+
+class DriftEvent(NamedTuple):
+    """A change that was detected: when (UTC), of which bundle, in which signal."""
+
+    ms: int
+    model: str
+    signal: Signal
+
+
+class Watcher(Protocol):
+    """Follows one device closely, for somebody who looks at it."""
+
+    def placed(self, piece: Piece, clock: DeviceClock) -> None:
+        """A packet has its place."""
+
+    def answered(self, answer: Activity, labels: tuple[str, ...], probabilities: NDArray[np.float32]) -> None:
+        """A window was answered: ``[K]`` probabilities of as many labels."""
 
 
 class Pipeline:
@@ -122,7 +141,10 @@ class Pipeline:
         self.recent_age_s: deque[float] = deque(maxlen=RECENT_ANSWERS)
         self.live: dict[str, LiveScore] = {}
         self.drifts: dict[str, Drift] = {}
+        self.drift_events: deque[DriftEvent] = deque(maxlen=RECENT_DRIFTS)
         self.scores: tuple[Score, ...] = ()
+        self.watchers: dict[str, Watcher] = {}
+        """By device."""
 
     # -- messages in --------------------------------------------------------------------------------------------------
 
@@ -224,6 +246,8 @@ class Pipeline:
         last_sample = piece.tick + piece.duration_ms - piece.period_ms
         device.clock.observe(last_sample, _came_ns(piece) / 1e6)
         windows = device.buffer.add(piece, device.clock)
+        if (watcher := self.watchers.get(device.id)) is not None:
+            watcher.placed(piece, device.clock)
         if begins:
             self._score(device, device.labels.begin(device.buffer.epoch, piece.tick, device.clock))
         for window in windows:
@@ -288,7 +312,9 @@ class Pipeline:
         self.recent_latency_s.append(latency_s)
         self.recent_age_s.append(age_s)
         self.predictions[activity.model, activity.activity] += 1
-        self._drift(activity.model).update("confidence", activity.probability)
+        self._watch_drift(activity.model, "confidence", activity.probability)
+        if (watcher := self.watchers.get(window.device)) is not None:
+            watcher.answered(activity, window.bundle.labels, row)
         if device is not None:
             device.activity = activity
             self._score(device, device.labels.predict(answer.predicted))
@@ -303,13 +329,14 @@ class Pipeline:
             device.truth = one.truth
             device.truth_from_tick = one.predicted.window.from_tick
             if one.truth_index is not None:
-                self._drift(model).update("error", float(one.truth_index != one.predicted.likeliest))
+                self._watch_drift(model, "error", float(one.truth_index != one.predicted.likeliest))
 
-    def _drift(self, model: str) -> Drift:
+    def _watch_drift(self, model: str, signal: Signal, value: float) -> None:
         drift = self.drifts.get(model)
         if drift is None:
             drift = self.drifts[model] = Drift()
-        return drift
+        if drift.update(signal, value):
+            self.drift_events.append(DriftEvent(self._now_ns() // 1_000_000, model, signal))
 
     # -- time passes --------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import time
 from collections.abc import AsyncIterator
@@ -30,6 +29,9 @@ from gateway.camera_metrics import CameraMetrics
 from gateway.cameras import Cameras
 from gateway.detection import DetectionQueue
 from gateway.exposition import serving_metrics
+from gateway.live.guard import is_loopback, read_token
+from gateway.live.page import LivePage
+from gateway.live.server import serving_page
 from gateway.metrics import SILENT_AFTER_S, GatewayMetrics
 from gateway.pipeline import Limits, Pipeline
 from gateway.refusals import Refusals
@@ -66,8 +68,13 @@ class GatewaySettings(BaseModel):
     metrics_port: int | None = Field(default=None, ge=0, le=65_535)
     """None: no HTTP server; 0: any free port (:attr:`Gateway.metrics_port` says which)."""
     metrics_address: str = "127.0.0.1"
+    page_port: int | None = Field(default=None, ge=0, le=65_535)
+    """None: no page; 0: any free port (:attr:`Gateway.page_port` says which)."""
+    page_address: str = "127.0.0.1"
+    page_token_file: Path | None = None
+    """Who sends the token in it may label and ask for raw samples; None: the page is read-only."""
     previews: bool | None = None
-    """Serve pictures of what cameras see beside the metrics; None: only on a loopback address."""
+    """Show what cameras see on the page; None: only on a loopback address."""
     per_device: bool = False
     """Series of each device: only for a bounded, trusted fleet."""
     silent_after_s: float = Field(default=SILENT_AFTER_S, gt=0)
@@ -121,6 +128,7 @@ class Gateway:
         )
         CameraMetrics(self.registry, self.cameras, self.detection, refusals)
         self.metrics_port: int | None = None
+        self.page_port: int | None = None
 
     async def run(self) -> None:
         """Serve until :meth:`stop` or cancelled (then the broker says offline for us).
@@ -128,8 +136,9 @@ class Gateway:
         Raises:
             ConnectError: the broker refuses us for good.
             MetricsServerError: the metrics' address cannot be used.
+            PageServerError: the page's address or token cannot be used.
         """
-        async with self._serving_metrics():
+        async with self._serving_metrics(), self._serving_page():
             connected = asyncio.create_task(self._subscriber.run())
             tasks = [
                 connected,
@@ -204,22 +213,30 @@ class Gateway:
         if port is None:
             yield
             return
-        address, previews = self.settings.metrics_address, self.settings.previews
-        shown = _is_loopback(address) if previews is None else previews
-        serving = serving_metrics(self.registry, address, port, self.cameras.page if shown else _nothing)
-        async with serving as self.metrics_port:
+        async with serving_metrics(self.registry, self.settings.metrics_address, port) as self.metrics_port:
             try:
                 yield
             finally:
                 self.metrics_port = None
 
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return address == "localhost"
-
-
-def _nothing(_: str) -> None:
-    return None
+    @contextlib.asynccontextmanager
+    async def _serving_page(self) -> AsyncIterator[None]:
+        settings = self.settings
+        if settings.page_port is None:
+            yield
+            return
+        loopback = is_loopback(settings.page_address)
+        page = LivePage(
+            self.pipeline,
+            self.batcher,
+            self.cameras,
+            self._subscriber.connection,
+            previews=loopback if settings.previews is None else settings.previews,
+            token=read_token(settings.page_token_file) if settings.page_token_file is not None else None,
+        )
+        app = page.app(loopback=loopback)
+        async with serving_page(app, settings.page_address, settings.page_port) as self.page_port, page.running():
+            try:
+                yield
+            finally:
+                self.page_port = None

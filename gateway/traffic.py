@@ -105,6 +105,7 @@ class RecentTraffic:
     """One device's bytes per second of signal, over its last packets."""
 
     ms: float = 0.0
+    packets: float = 0.0
     values: float = 0.0
     packet: float = 0.0
     mqtt: float = 0.0
@@ -156,6 +157,7 @@ class Meter:
         totals.float32_bytes += publish_bytes(topic_bytes, HEADER_BYTES + values * FLOAT_BYTES, qos, alias=False)
         totals.json_bytes += publish_bytes(topic_bytes, json_bytes, qos, alias=False)
         recent.ms = recent.ms * RECENT + samples * period_ms
+        recent.packets = recent.packets * RECENT + 1
         recent.values = recent.values * RECENT + values
         recent.packet = recent.packet * RECENT + HEADER_BYTES + payload
         recent.mqtt = recent.mqtt * RECENT + mqtt

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import zipfile
 from pathlib import Path
@@ -58,22 +59,22 @@ async def listening(mosquitto):
 
 def get(port, path):
     """Status, content type and content."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    connection.request("GET", path)
-    answer = connection.getresponse()
-    return answer.status, answer.getheader("Content-Type"), answer.read()
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.getheader("Content-Type"), answer.read()
 
 
 async def test_a_scene_is_seen_and_scored(mosquitto, detectors, listening):
     node = scene_node(BOOK, fps=5.0)
-    async with serving(new_gateway(mosquitto.settings, folders=(detectors,), metrics_port=0)) as gateway:
+    async with serving(new_gateway(mosquitto.settings, folders=(detectors,), page_port=0)) as gateway:
         publisher = CameraPublisher(node, mosquitto.settings, qos=1)
         running = asyncio.create_task(publisher.run())
         await until(lambda: len(listening.messages) >= 4)
-        status, kind, picture = await asyncio.to_thread(get, gateway.metrics_port, "/cameras/camera-01.jpg")
+        status, kind, picture = await asyncio.to_thread(get, gateway.page_port, "/cameras/camera-01.jpg")
         assert (status, kind, picture[:2]) == (200, "image/jpeg", b"\xff\xd8")
         for path in ("/cameras/other.jpg", "/cameras/camera-01", "/cameras/../etc/passwd", "/x"):
-            assert (await asyncio.to_thread(get, gateway.metrics_port, path))[0] == 404, path
+            assert (await asyncio.to_thread(get, gateway.page_port, path))[0] == 404, path
         await publisher.stop(timeout=60)
         await running
         await until(lambda: gateway.cameras.totals.frames == publisher.packets_published)

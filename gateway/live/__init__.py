@@ -1,0 +1,1 @@
+"""The live page: what a gateway sees, in a browser."""

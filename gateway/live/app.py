@@ -1,0 +1,153 @@
+"""What the page's server answers.
+
+=====================================  ===============================================================================
+``GET /``, ``GET /static/<file>``      the page
+``GET /healthz``                       200 while connected to the broker, else 503
+``GET /api/state``                     everything, as JSON
+``GET /api/events?device=<id>``        the same, and then what changes, as server-sent events
+``GET /cameras/<id>.jpg``              what a camera saw last, where previews are served
+``POST /api/devices/<id>/label``       ``{"activity": "walking"}`` or null: what a wearer does from now on
+``POST /api/devices/<id>/raw``         ``{"seconds": 30}``: asks an emulated device for its raw samples
+=====================================  ===============================================================================
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final, Protocol
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import FileResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from gateway.live.guard import Guard, RequestRefusedError, granted, refusal
+from gateway.live.streams import EventStream, TooManyViewersError
+from protocol.topics import check_device_id
+from quantization.errors import MessageError
+
+STATIC: Final = Path(__file__).parent / "static"
+_TYPES: Final = {
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".css": "text/css",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+    ".txt": "text/plain",
+}
+"""By suffix: the machine's own table may say something else, and browsers are told not to guess."""
+
+
+class Page(Protocol):
+    """What the application asks."""
+
+    @property
+    def token(self) -> str | None:
+        """Who sends it may do something; None: nobody."""
+
+    @property
+    def connected(self) -> bool:
+        """To the broker."""
+
+    async def state(self) -> str:
+        """Everything, as JSON."""
+
+    def stream(self, device: str | None) -> EventStream:
+        """Everything and what changes; of one device its signal, too."""
+
+    def preview(self, path: str) -> tuple[str, bytes] | None:
+        """Content type and content of a camera's picture."""
+
+    def label(self, device: str, wanted: dict[str, object]) -> None:
+        """Begin or end a label."""
+
+    def ask_raw(self, device: str, wanted: dict[str, object]) -> None:
+        """Ask a device for its raw samples."""
+
+
+def make_app(page: Page, *, loopback: bool) -> ASGIApp:
+    """The application.
+
+    Args:
+        page: what it shows.
+        loopback: it listens on this machine only.
+    """
+
+    async def index(_: Request) -> Response:
+        return _file("index.html")
+
+    async def static(request: Request) -> Response:
+        return _file(request.path_params["name"])
+
+    async def health(_: Request) -> Response:
+        return PlainTextResponse("ok\n") if page.connected else PlainTextResponse("no broker\n", 503)
+
+    async def state(_: Request) -> Response:
+        return Response(await page.state(), media_type="application/json")
+
+    async def camera(request: Request) -> Response:
+        found = page.preview(request.url.path)
+        if found is None:
+            raise RequestRefusedError(404, "nothing is here")
+        return Response(found[1], media_type=found[0])
+
+    async def label(request: Request) -> Response:
+        wanted = await granted(request, page.token)
+        page.label(_device(request.path_params["device"]), wanted)
+        return Response(status_code=204)
+
+    async def raw(request: Request) -> Response:
+        wanted = await granted(request, page.token)
+        page.ask_raw(_device(request.path_params["device"]), wanted)
+        return Response(status_code=204)
+
+    routes = [
+        Route("/", index),
+        Route("/static/{name:path}", static),
+        Route("/healthz", health),
+        Route("/api/state", state),
+        Route("/api/events", _Events(page)),
+        Route("/cameras/{name}", camera),
+        Route("/api/devices/{device}/label", label, methods=["POST"]),
+        Route("/api/devices/{device}/raw", raw, methods=["POST"]),
+    ]
+    return Guard(Starlette(routes=routes, exception_handlers={RequestRefusedError: _refused}), loopback=loopback)
+
+
+class _Events:
+    """An endpoint that streams."""
+
+    def __init__(self, page: Page) -> None:
+        self._page = page
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope)
+        if request.method != "GET":
+            await refusal(405, "events are read with GET")(scope, receive, send)
+            return
+        wanted = request.query_params.get("device")
+        try:
+            stream: ASGIApp = self._page.stream(None if wanted is None else _device(wanted))
+        except TooManyViewersError as error:
+            stream = refusal(503, str(error))
+        await stream(scope, receive, send)
+
+
+def _device(name: str) -> str:
+    try:
+        return check_device_id(name)
+    except MessageError as error:
+        raise RequestRefusedError(400, error.detail) from error
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestRefusedError)  # noqa: S101 - registered for no other
+    return refusal(error.status, error.why)
+
+
+def _file(name: str) -> Response:
+    path = (STATIC / name).resolve()
+    if not path.is_relative_to(STATIC) or path.suffix not in _TYPES or not path.is_file():
+        raise RequestRefusedError(404, "nothing is here")
+    return FileResponse(path, media_type=_TYPES[path.suffix], headers={"Cache-Control": "no-cache"})
