@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from device_emulator.source import Block, Labels, Source
-from protocol.messages import Config, Label, SourceKind, Status
+from protocol.messages import Config, Label, RawTrace, SourceKind, Status
 from protocol.packet import (
     MAX_PAYLOAD_BYTES,
     MAX_SAMPLES,
@@ -58,6 +58,7 @@ class Emission(NamedTuple):
         tick_ms: of its first sample, u32.
         due_ms: when its last sample has been taken: milliseconds since the device started, not wrapped.
         labels: the truth, where the source knows it; unlabelled samples are in no run.
+        counts: ``[samples, C]`` as they were quantized.
     """
 
     packet: bytes
@@ -65,6 +66,7 @@ class Emission(NamedTuple):
     tick_ms: int
     due_ms: int
     labels: tuple[LabelRun, ...]
+    counts: Counts
 
 
 @dataclass(frozen=True)
@@ -292,7 +294,8 @@ class Device:
         if len(counts) == 0:
             return None
         sensor, codebook = program.encoder.sensor, program.encoder.codebook
-        codes = program.encoder.encode(program.axes.apply(counts, sensor))
+        turned = program.axes.apply(counts, sensor)
+        codes = program.encoder.encode(turned)
         samples, coder, payload = encode_longest(codes, codebook, self._max_payload_bytes)
         if samples < len(counts):
             self._pending.appendleft(Block(counts[samples:], label[samples:]))
@@ -309,11 +312,19 @@ class Device:
             tick_ms=tick_ms,
             due_ms=self._elapsed_ms(last),
             labels=self._label_runs(label, first),
+            counts=turned[:samples],
         )
         self.packets_made += 1
         self.samples_made += samples
         self.bytes_made += len(packet)
         return emission
+
+    def raw_trace(self, emission: Emission) -> RawTrace:
+        """A packet's samples before they were quantized, to be sent for debugging."""
+        sensor = self.source.sensor
+        return RawTrace(
+            tick=emission.tick_ms, lsb=list(sensor.lsb), offset=list(sensor.offset), counts=emission.counts.tolist()
+        )
 
     def _take(self, samples: int) -> tuple[Counts, Labels]:
         """Samples for one packet: as many as asked for, fewer before a gap, none at the end."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, Literal, Protocol
 
 from protocol.connection import BrokerSettings, Connection, Message, Received
@@ -78,6 +78,7 @@ class NodePublisher(ABC):
         speed: seconds of the node's time in a second, above 0.
         queue_limit: messages that may wait for the broker; then the oldest is dropped and counted.
         topic_aliases: see :class:`protocol.connection.Connection`.
+        also: what else the node listens to, besides ``config``.
 
     Attributes:
         connection: for its counters.
@@ -98,6 +99,7 @@ class NodePublisher(ABC):
         speed: float,
         queue_limit: int,
         topic_aliases: bool = True,
+        also: Mapping[Kind, Callable[[Received], None]] | None = None,
     ) -> None:
         if not 0 < speed < float("inf"):
             raise ValueError(f"a speed of {speed}")
@@ -106,12 +108,13 @@ class NodePublisher(ABC):
         self._qos: Literal[0, 1] = qos
         self._status_topic = topic(node.device_id, Kind.STATUS)
         self._config_topic = topic(node.device_id, Kind.CONFIG)
+        self._also = {topic(node.device_id, kind): take for kind, take in (also or {}).items()}
         self.connection: Final = Connection(
             broker,
             f"gammawear-{node.device_id}",
             will=self._status_message(self._offline()),
-            subscriptions=((self._config_topic, 1),),
-            on_message=self._on_config,
+            subscriptions=tuple((name, 1) for name in (self._config_topic, *self._also)),
+            on_message=self._on_message,
             on_connected=self._announce,
             queue_limit=queue_limit,
             topic_aliases=topic_aliases,
@@ -229,15 +232,20 @@ class NodePublisher(ABC):
         if self._node.revision != self._announced or asyncio.get_running_loop().time() >= self._next_status:
             self._announce()
 
-    def _on_config(self, received: Received) -> None:
-        """Hand a configuration to the device.
-
-        Only its own ``config`` is subscribed to, but amqtt also brings what it retains for other clients.
+    def _on_message(self, received: Received) -> None:
+        """Only its own topics are subscribed to, but amqtt also brings what it retains for other clients.
 
         Raises:
-            MessageError: it could not be read: the connection counts and logs it, ``status`` says it.
+            MessageError: it could not be read: the connection counts and logs it.
         """
-        if received.topic != self._config_topic or not received.payload:
+        if received.topic == self._config_topic:
+            self._on_config(received)
+        elif (take := self._also.get(received.topic)) is not None:
+            take(received)
+
+    def _on_config(self, received: Received) -> None:
+        """Hand a configuration to the device; what could not be read is said in ``status`` as well."""
+        if not received.payload:
             return  # without a payload, a retained configuration has been cleared: what runs goes on
         try:
             config = Config.parse(received.payload)

@@ -87,7 +87,7 @@ class GatewayMetrics(Collector):
 
     def _traffic(self) -> Iterator[Metric]:
         p, t = self._pipeline, self._pipeline.meter.totals
-        kinds = ("imu", "status", "label", "frame", "truth", "other")
+        kinds = ("imu", "status", "label", "frame", "truth", "raw", "other")
         known = dict(p.messages)
         other = sum(known.values()) - sum(known.get(kind, 0) for kind in kinds[:-1])
         yield _counter(
@@ -104,6 +104,12 @@ class GatewayMetrics(Collector):
             "TCP, IP and TLS are not counted.",
             ("form",),
             [(("topic",), t.mqtt_topic_bytes), (("alias",), t.mqtt_alias_bytes)],
+        )
+        yield _counter(
+            "received_raw_trace_bytes",
+            "Bytes of raw samples that devices were asked for to debug them; in no other figure of bytes.",
+            (),
+            [((), p.raw_bytes)],
         )
         yield _counter("received_samples", "Samples received; one has a value per channel.", (), [((), t.samples)])
         yield _counter("received_values", "Values received: samples times channels.", (), [((), t.values)])

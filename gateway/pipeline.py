@@ -5,6 +5,7 @@
     feed ─ topic ─┬─ imu ──── Packet.from_bytes ─ bundle by digest ─ codes ─ Reassembler ─ WindowBuffer ─ submit ┐
                   ├─ status ─ Device.said                                                        (MicroBatcher)  │
                   ├─ frame, truth ── Cameras                                                                     │
+                  ├─ raw ──── Watcher, if somebody looks                                                         │
                   └─ label ── LabelTrack ─────────────────────────┐                                              │
                                                                   ├─ LiveScore, Drift                            │
     answered ◄────────────────── probabilities ───────────────────┴───────────── publish Activity ◄──────────────┘
@@ -86,6 +87,9 @@ class Watcher(Protocol):
     def placed(self, piece: Piece, clock: DeviceClock) -> None:
         """A packet has its place."""
 
+    def raw(self, payload: bytes) -> None:
+        """Raw samples came. Raises what is wrong with them."""
+
     def answered(self, answer: Activity, labels: tuple[str, ...], probabilities: NDArray[np.float32]) -> None:
         """A window was answered: ``[K]`` probabilities of as many labels."""
 
@@ -127,6 +131,7 @@ class Pipeline:
         """What bridges say of themselves; at most as many as devices."""
 
         self.messages: Counter[str] = Counter()
+        self.raw_bytes = 0
         self.refusals = refusals or Refusals()
         self.cameras = cameras
         self.losses = Losses()
@@ -181,6 +186,8 @@ class Pipeline:
                 self._feed_status(device, Status.parse(payload), received_ns, retain=retain)
             elif kind == Kind.LABEL:
                 self._feed_label(device, payload, received_ns, retain=retain)
+            elif kind == Kind.RAW:
+                self._feed_raw(device, payload, retain=retain)
             elif kind in (Kind.FRAME, Kind.TRUTH):
                 self._feed_camera(Kind(kind), device, topic, payload, received_ns, qos=qos, retain=retain)
         except GammawearError as error:
@@ -285,6 +292,14 @@ class Pipeline:
         label = Label.parse(payload)
         device = self.devices.obtain(device_id, received_ns)
         self._score(device, device.labels.add(label, device.reassembler.tick, device.clock))
+
+    def _feed_raw(self, device_id: str, payload: bytes, *, retain: bool) -> None:
+        """For debugging: counted here, and in no figure of bandwidth."""
+        self.raw_bytes += len(payload)
+        if retain:
+            raise RefusedMessageError("retained", "raw samples must not be retained")
+        if (watcher := self.watchers.get(device_id)) is not None:
+            watcher.raw(payload)
 
     # -- answers out --------------------------------------------------------------------------------------------------
 

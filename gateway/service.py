@@ -231,6 +231,7 @@ class Gateway:
             self.batcher,
             self.cameras,
             self._subscriber.connection,
+            self._subscriber.tell,
             previews=loopback if settings.previews is None else settings.previews,
             token=read_token(settings.page_token_file) if settings.page_token_file is not None else None,
         )

@@ -1,10 +1,10 @@
 """The gateway's one connection to the broker: what it listens to, what it says, and when it acknowledges.
 
-Subscriptions are ``imu``, ``status``, ``label``, ``frame`` and ``truth`` of every device, QoS 1 in a session that the
-broker keeps. A message is acknowledged after :meth:`~gateway.pipeline.Pipeline.feed` has returned: once a packet is
-checked, decoded and in its device's window buffer (or held for at most 0.3 s for one that is missing), once a chunk is
-checked and in its frame. A crash loses what had not made a window or an answer yet, at most one window per device. That
-is for what is sent with QoS 1; what a device sends with QoS 0 comes as QoS 0.
+Subscriptions are ``imu``, ``status``, ``label``, ``frame``, ``truth`` and ``raw`` of every device, QoS 1 in a session
+that the broker keeps. A message is acknowledged after :meth:`~gateway.pipeline.Pipeline.feed` has returned: once a
+packet is checked, decoded and in its device's window buffer (or held for at most 0.3 s for one that is missing), once a
+chunk is checked and in its frame. A crash loses what had not made a window or an answer yet, at most one window per
+device. That is for what is sent with QoS 1; what a device sends with QoS 0 comes as QoS 0.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from protocol.messages import Status, now_ms
 from protocol.topics import GATEWAY_ID, Kind, every, topic
 
 STATUS_TOPIC: Final = topic(GATEWAY_ID, Kind.STATUS)
-SUBSCRIPTIONS: Final = tuple((every(kind), 1) for kind in (Kind.STATUS, Kind.LABEL, Kind.IMU, Kind.FRAME, Kind.TRUTH))
+SUBSCRIPTIONS: Final = tuple(
+    (every(kind), 1) for kind in (Kind.STATUS, Kind.LABEL, Kind.IMU, Kind.FRAME, Kind.TRUTH, Kind.RAW)
+)
 """Statuses first: the retained ones then tell rates and codebooks before the first packet."""
 RECEIVE_MAXIMUM: Final = 200
 """Unacknowledged messages under way to us. They are handled in the order of 50 µs each, so that this is 10 ms of work;
@@ -58,6 +60,10 @@ class Subscriber:
     def publish(self, name: str, payload: bytes) -> None:
         """Publish a retained answer. QoS 0: a lost one is replaced by the next."""
         self.connection.publish(name, payload, qos=0, retain=True)
+
+    def tell(self, name: str, payload: bytes) -> None:
+        """Publish what must arrive once, and must not be retained."""
+        self.connection.publish(name, payload, qos=1)
 
     async def run(self) -> None:
         """Stay connected until :meth:`stop`.

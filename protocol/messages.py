@@ -11,13 +11,14 @@ import binascii
 import time
 from typing import Annotated, Final, Literal, Self, TypeVar
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from protocol.frame import MAX_BINNING
-from protocol.packet import TICK_MODULUS
+from protocol.packet import MAX_SAMPLES, TICK_MODULUS
 from quantization.codebook import MAX_CODEBOOK_BYTES, Codebook
 from quantization.errors import CodebookError, MessageError
-from quantization.imu import MAX_CHANNELS
+from quantization.imu import MAX_CHANNELS, Floats
 from quantization.raw import MAX_SIDE
 
 UNKNOWN: Final = "unknown"
@@ -30,6 +31,10 @@ WallMs = Annotated[int, Field(ge=0, lt=2**53)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 LabelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.-]{0,47}$")]
 Name = Annotated[str, Field(max_length=64)]
+Count = Annotated[int, Field(ge=-(2**15), lt=2**16)]
+"""Of an ADC of at most 16 bits."""
+MAX_RAW_S: Final = 60
+"""Raw samples end by themselves after so long."""
 SourceKind = Literal["synthetic", "dataset", "device"]
 """Where a device's samples come from; on every screen, so that no demo passes for a measurement."""
 
@@ -116,6 +121,43 @@ class Config(Message):
             return Codebook.from_bytes(base64.b64decode(self.codebook, validate=True))
         except (binascii.Error, ValueError, CodebookError) as error:
             raise MessageError("codebook", str(error)) from error
+
+
+class Debug(Message):
+    """``debug``: asks a device for its raw samples for a while, beside its packets. MUST NOT be retained.
+
+    Emulated devices do it; firmware may ignore it.
+    """
+
+    raw_s: Annotated[int, Field(ge=1, le=MAX_RAW_S)]
+
+
+class RawTrace(Message):
+    """``raw``: the samples of one packet before they were quantized, for debugging only; sent before that packet."""
+
+    debug: Literal[True] = True
+    tick: Tick
+    """Of the first sample, as in the packet."""
+    lsb: Annotated[list[float], Field(min_length=1, max_length=MAX_CHANNELS)]
+    """g or °/s of one count, by channel."""
+    offset: Annotated[list[int], Field(min_length=1, max_length=MAX_CHANNELS)]
+    """The count that stands for 0, by channel."""
+    counts: Annotated[
+        list[Annotated[list[Count], Field(min_length=1, max_length=MAX_CHANNELS)]],
+        Field(min_length=1, max_length=MAX_SAMPLES),
+    ]
+    """As the ADC gave them, turned as the device's axes say: a list for each sample."""
+
+    @model_validator(mode="after")
+    def _as_many_channels(self) -> Self:
+        if {len(self.lsb), len(self.offset), *map(len, self.counts)} != {len(self.lsb)}:
+            raise ValueError("every sample, lsb and offset have as many channels")
+        return self
+
+    def to_physical(self) -> Floats:
+        """``[n, C]`` in g and °/s."""
+        physical: Floats = (np.array(self.counts) - np.array(self.offset)) * np.array(self.lsb)
+        return physical
 
 
 class Label(Message):

@@ -7,6 +7,8 @@ topic                             from      retain payload                      
 ``gammawear/v1/<id>/status``      device    yes    :class:`protocol.messages.Status`; the will 1
 ``gammawear/v1/<id>/label``       labeller  no     :class:`protocol.messages.Label`            as ``imu``
 ``gammawear/v1/<id>/config``      operator  yes    :class:`protocol.messages.Config`           1
+``gammawear/v1/<id>/debug``       gateway   no     :class:`protocol.messages.Debug`            1
+``gammawear/v1/<id>/raw``         device    no     :class:`protocol.messages.RawTrace`, debug  as ``imu``
 ``gammawear/v1/<id>/activity``    gateway   yes    :class:`protocol.messages.Activity`         0
 ``gammawear/v1/<id>/frame``       camera    no     :class:`protocol.frame.Chunk`, binary       0, or 1 by option
 ``gammawear/v1/<id>/truth``       labeller  no     :class:`protocol.messages.Truth`            as ``frame``
@@ -37,6 +39,8 @@ class Kind(StrEnum):
     STATUS = "status"
     LABEL = "label"
     CONFIG = "config"
+    DEBUG = "debug"
+    RAW = "raw"
     ACTIVITY = "activity"
     FRAME = "frame"
     TRUTH = "truth"

@@ -31,7 +31,7 @@ __all__ = ["certificates", "site"]
 
 
 IDS = (*ACCOUNTS, STRAP, "stranger")
-DATA = (Kind.IMU, Kind.STATUS, Kind.LABEL, Kind.FRAME, Kind.TRUTH)
+DATA = (Kind.IMU, Kind.STATUS, Kind.LABEL, Kind.FRAME, Kind.TRUTH, Kind.RAW)
 ANSWERS = (Kind.ACTIVITY, Kind.DETECTIONS)
 
 Topics = set[str]
@@ -43,7 +43,9 @@ def topics(ids: tuple[str, ...], kinds: tuple[Kind, ...], *, but: str = "") -> T
 
 EVERYTHING = topics(IDS, tuple(Kind))
 WRITES = {
-    "gateway": topics(IDS, ANSWERS) | {"gammawear/v1/gateway/status"},
+    "gateway": topics(IDS, ANSWERS)
+    | topics(IDS, (Kind.LABEL, Kind.DEBUG), but="gateway")
+    | {"gammawear/v1/gateway/status"},
     "operator": topics(IDS, (Kind.CONFIG,), but="operator"),
     "viewer": set(),
     "bridge": topics((STRAP,), (Kind.IMU, Kind.STATUS, Kind.LABEL)) | {"gammawear/v1/bridge/status"},
@@ -54,7 +56,7 @@ READS = {
     "operator": topics(IDS, (Kind.CONFIG, Kind.STATUS), but="operator"),
     "viewer": topics(IDS, (*ANSWERS, Kind.STATUS), but="viewer"),
     "bridge": topics((STRAP,), (Kind.CONFIG,)),
-    **{one: topics((one,), (Kind.CONFIG,)) for one in (WEARABLE, OTHER, CAMERA)},
+    **{one: topics((one,), (Kind.CONFIG, Kind.DEBUG)) for one in (WEARABLE, OTHER, CAMERA)},
 }
 
 
@@ -209,4 +211,4 @@ def test_whoever_has_a_role_is_no_device() -> None:
     for block in blocks:
         name = block.split("\n", 1)[0]
         denied = set(re.findall(rf"^topic deny gammawear/v1/{name}/(\S+)$", block, re.MULTILINE))
-        assert denied == {"#"} or denied == {*DATA, Kind.CONFIG} - {Kind.STATUS}, name
+        assert denied == {"#"} or denied == {*DATA, Kind.CONFIG, Kind.DEBUG} - {Kind.STATUS}, name

@@ -14,7 +14,7 @@ from needed import need
 from vector_files import VECTORS, from_commented_hex, read_vector
 
 from protocol.frame import frame_chunks
-from protocol.messages import MAX_MESSAGE_BYTES, Activity, Config, Detections, Label, Status, Truth
+from protocol.messages import MAX_MESSAGE_BYTES, Activity, Config, Debug, Detections, Label, RawTrace, Status, Truth
 from protocol.packet import Packet
 from protocol.topics import Kind, topic
 from protocol.wire_size import publish_size
@@ -31,6 +31,8 @@ MESSAGES = {
     "status": Status,
     "config": Config,
     "label": Label,
+    "debug": Debug,
+    "raw": RawTrace,
     "activity": Activity,
     "truth": Truth,
     "detections": Detections,
@@ -85,7 +87,7 @@ def rows(heading: str) -> list[list[str]]:
 def test_topics_are_those_of_the_protocol():
     assert [row[0] for row in rows("## MQTT")] == [f"`{topic('ID', kind)}`".replace("ID", "<id>") for kind in Kind]
     assert [row[4] for row in rows("## MQTT")] == [
-        *("no", "yes", "no", "yes", "yes"),
+        *("no", "yes", "no", "yes", "no", "no", "yes"),
         *("no", "no", "yes"),
     ]
 

@@ -9,7 +9,19 @@ from hostile_files import CODEBOOKS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol.messages import MAX_MESSAGE_BYTES, UNKNOWN, Activity, Config, Label, Message, Status, now_ms
+from protocol.messages import (
+    MAX_MESSAGE_BYTES,
+    UNKNOWN,
+    Activity,
+    Config,
+    Debug,
+    Label,
+    Message,
+    RawTrace,
+    Status,
+    now_ms,
+)
+from protocol.packet import MAX_SAMPLES
 from quantization.codebook import MAX_CODEBOOK_BYTES
 from quantization.errors import MessageError
 
@@ -42,8 +54,13 @@ ACTIVITY = Activity(
     model="wrist6@1",
     source="synthetic",
 )
-ALL = [STATUS, CONFIG, LABEL, ACTIVITY, Status(state="offline"), Config(), Label(activity="a", from_ms=0, to_ms=1)]
-KINDS = [Status, Config, Label, Activity]
+RAW = RawTrace(tick=7, lsb=[1 / 4096] * 16, offset=[0] * 16, counts=[[-(2**15)] * 16] * MAX_SAMPLES)
+"""The longest: as many samples as a packet may have, of as many channels as a codebook may have."""
+ALL = [
+    *(STATUS, CONFIG, LABEL, ACTIVITY, RAW, Debug(raw_s=60)),
+    *(Status(state="offline"), Config(), Label(activity="a", from_ms=0, to_ms=1)),
+]
+KINDS = [Status, Config, Label, Activity, Debug, RawTrace]
 
 
 @pytest.mark.parametrize("message", ALL, ids=lambda m: type(m).__name__)
@@ -52,6 +69,32 @@ def test_round_trip(message):
     assert type(message).parse(data) == message
     assert b"null" not in data, "what is absent is left out"
     assert len(data) < MAX_MESSAGE_BYTES
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"counts": [[1, 2], [3]]},
+        {"counts": [[1, 2, 3]]},
+        {"counts": []},
+        {"counts": [[1, 2]] * (MAX_SAMPLES + 1)},
+        {"counts": [[1, 2**16]]},
+        {"counts": [[1, 2.5]]},
+        {"lsb": [1.0]},
+        {"debug": False},
+    ],
+)
+def test_raw_samples_that_do_not_fit(body):
+    good = {"tick": 0, "lsb": [1.0, 1.0], "offset": [0, 0], "counts": [[1, 2]]}
+    assert RawTrace.parse(json.dumps(good).encode()).to_physical().tolist() == [[1.0, 2.0]]
+    with pytest.raises(MessageError, match="json"):
+        RawTrace.parse(json.dumps(good | body).encode())
+
+
+@pytest.mark.parametrize("seconds", [0, 61, 1.5, "30", None])
+def test_raw_samples_for_a_bounded_time_only(seconds):
+    with pytest.raises(MessageError, match="json"):
+        Debug.parse(json.dumps({"raw_s": seconds}).encode())
 
 
 def changed(message: Message, **changes: object) -> bytes:

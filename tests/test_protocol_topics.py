@@ -20,7 +20,7 @@ def test_round_trip(device, kind):
 
 def test_kinds_are_those_of_the_table():
     assert [kind.value for kind in Kind] == [
-        "imu", "status", "label", "config", "activity", "frame", "truth", "detections",
+        "imu", "status", "label", "config", "debug", "raw", "activity", "frame", "truth", "detections",
     ]  # fmt: skip
     assert every(Kind.IMU) == "gammawear/v1/+/imu"
     assert topic(GATEWAY_ID, Kind.STATUS) == "gammawear/v1/gateway/status"

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Final
 
 from starlette.types import ASGIApp
 
 from gateway.batcher import MicroBatcher
 from gateway.cameras import Cameras
+from gateway.devices import Device
 from gateway.live.app import make_app
 from gateway.live.guard import RequestRefusedError
+from gateway.live.labelling import Labelling
+from gateway.live.signal import Signals
 from gateway.live.state import TICKS_PER_S, Link, LiveState
-from gateway.live.streams import EventStream, Viewers
+from gateway.live.streams import EventStream, Feed, Viewers
 from gateway.pipeline import Pipeline
+from protocol.messages import MAX_RAW_S, Debug, now_ms
+from protocol.topics import Kind, topic
 
 Publish = Callable[[str, bytes], None]
-"""Topic and payload of a message that is not retained."""
 
 
 class LivePage:
@@ -29,6 +33,7 @@ class LivePage:
         batcher: likewise.
         cameras: likewise.
         link: to the broker.
+        publish: topic and payload of a message that must arrive once, and must not be retained.
         previews: serve what cameras see.
         token: who has it may label and ask for raw samples; None: nobody.
 
@@ -42,6 +47,7 @@ class LivePage:
         batcher: MicroBatcher,
         cameras: Cameras,
         link: Link,
+        publish: Publish,
         *,
         previews: bool,
         token: str | None,
@@ -50,14 +56,18 @@ class LivePage:
         self.viewers: Final = Viewers()
         self._cameras = cameras
         self._link = link
+        self._publish = publish
         self._previews = previews
+        self._pipeline = pipeline
+        self._labelling = Labelling(publish)
+        self._signals = Signals(pipeline)
         self._state = LiveState(
             pipeline,
             batcher,
             cameras,
             link,
             self.viewers,
-            label_of=lambda _: None,
+            label_of=self._labelling.activity_of,
             previews=previews,
             read_only=token is None,
         )
@@ -81,7 +91,9 @@ class LivePage:
         loop = asyncio.get_running_loop()
         while True:
             started = loop.time()
+            self._labelling.tick(now_ms())
             self._state.tick()
+            self._signals.tick()
             self.viewers.wake()
             await asyncio.sleep(max(0.0, started + 1 / TICKS_PER_S - loop.time()))
 
@@ -102,17 +114,63 @@ class LivePage:
         Raises:
             TooManyViewersError: there is no place.
         """
-        del device
-        return self.viewers.stream(self._state.feed)
+        return self.viewers.stream(self._opening(device))
+
+    @contextlib.contextmanager
+    def _opening(self, device: str | None) -> Iterator[tuple[Feed, ...]]:
+        if device is None:
+            yield (self._state.feed,)
+            return
+        with self._signals.watching(device) as signal:
+            yield (self._state.feed, signal)
 
     def preview(self, path: str) -> tuple[str, bytes] | None:
         """Content type and content of a camera's picture."""
         return self._cameras.page(path) if self._previews else None
 
     def label(self, device: str, wanted: dict[str, object]) -> None:
-        """Begin or end a label."""
-        raise RequestRefusedError(501, f"not yet for {device}: {wanted}")
+        """Begin or end a label.
+
+        Raises:
+            RequestRefusedError: there is no such device or activity, or too much is labelled.
+        """
+        known = self._device(device)
+        activity = wanted.get("activity")
+        if wanted.keys() != {"activity"} or not isinstance(activity, str | None):
+            raise RequestRefusedError(400, 'send {"activity": "walking"} or {"activity": null}')
+        if activity is None:
+            self._labelling.end(device, now_ms())
+            return
+        labels = self._labels_of(known)
+        if activity not in labels:
+            raise RequestRefusedError(400, f"no activity {activity[:48]!r}; there are {', '.join(labels)}")
+        self._labelling.begin(device, activity, now_ms())
 
     def ask_raw(self, device: str, wanted: dict[str, object]) -> None:
-        """Ask a device for its raw samples."""
-        raise RequestRefusedError(501, f"not yet for {device}: {wanted}")
+        """Ask a device for its raw samples.
+
+        Raises:
+            RequestRefusedError: there is no such device, it is not emulated or not there, or not for so long.
+        """
+        known = self._device(device)
+        seconds = wanted.get("seconds")
+        if wanted.keys() != {"seconds"} or type(seconds) is not int or not 1 <= seconds <= MAX_RAW_S:
+            raise RequestRefusedError(400, f'send {{"seconds": 30}}, 1 to {MAX_RAW_S}')
+        if known.status is None or known.status.source in (None, "device"):
+            raise RequestRefusedError(409, "only emulated devices send raw samples")
+        if not self.connected or self._pipeline.state_of(known) != "online":
+            raise RequestRefusedError(409, "the device is not online")
+        self._publish(topic(device, Kind.DEBUG), Debug(raw_s=seconds).to_json())
+        self._signals.expect_raw(device, seconds)
+
+    def _device(self, name: str) -> Device:
+        known = self._pipeline.devices.get(name)
+        if known is None:
+            raise RequestRefusedError(404, f"no device {name} is known")
+        return known
+
+    def _labels_of(self, device: Device) -> list[str]:
+        """Of the bundle that recognises it; of all bundles for one that has not sent a packet yet."""
+        served = self._pipeline.bundles.serving
+        bundles = [device.buffer.bundle] if device.buffer.bundle is not None else served
+        return sorted({label for bundle in bundles for label in bundle.labels})

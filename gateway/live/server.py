@@ -83,5 +83,7 @@ def _listen(address: str, port: int) -> socket.socket:
         listening.bind((address, port))
     except OSError as error:
         listening.close()
-        raise PageServerError(f"the page cannot be served on {address}:{port}: {error.strerror}") from error
+        raise PageServerError(
+            f"the page cannot be served on {address}:{port}: {error.strerror}; choose another --page-port, or --no-page"
+        ) from error
     return listening

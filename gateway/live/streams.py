@@ -83,6 +83,9 @@ class Feed:
         return self.version, [change for version, change in self._kept if seen is not None and version > seen]
 
 
+Opening = contextlib.AbstractContextManager[Sequence[Feed]]
+
+
 class Viewers:
     """Everybody who looks, at most :data:`MAX_VIEWERS`."""
 
@@ -104,15 +107,15 @@ class Viewers:
         self._closed = True
         self.wake()
 
-    def stream(self, *feeds: Feed) -> EventStream:
-        """A response that follows these feeds.
+    def stream(self, opening: Opening) -> EventStream:
+        """A response that follows the feeds that ``opening`` gives for as long as it lasts.
 
         Raises:
             TooManyViewersError: there is no place.
         """
         if self._count >= MAX_VIEWERS:
             raise TooManyViewersError(f"{MAX_VIEWERS} pages are open already: close one")
-        return EventStream(self, feeds)
+        return EventStream(self, opening)
 
     @contextlib.contextmanager
     def place(self) -> Iterator[None]:
@@ -145,18 +148,18 @@ class Viewers:
 class EventStream:
     """An ASGI response: events until the viewer goes, stalls, or the server ends."""
 
-    def __init__(self, viewers: Viewers, feeds: Sequence[Feed]) -> None:
+    def __init__(self, viewers: Viewers, opening: Opening) -> None:
         self._viewers = viewers
-        self._feeds = feeds
+        self._opening = opening
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve."""
         del scope
         headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"x-accel-buffering", b"no")]
         gone = asyncio.create_task(_disconnected(receive))
-        events = self._viewers.events(self._feeds)
         try:
-            with self._viewers.place():
+            with self._viewers.place(), self._opening as feeds:
+                events = self._viewers.events(feeds)
                 await send({"type": "http.response.start", "status": 200, "headers": headers})
                 async for one in events:
                     for at in range(0, len(one), _PIECE_BYTES):
