@@ -10,7 +10,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt $(PIP_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format train bench speed bluez clean
+.PHONY: help demo test check format train bench speed bluez vendor screenshots clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -45,8 +45,15 @@ speed: .venv/.dev  ## Measure speed; results go to benchmarks/results/
 bluez: .venv/.dev  ## The bridge on real BlueZ in a virtual machine (Debian, root; docs/devices.md)
 	@tests/bluez/run.sh
 
+vendor: node_modules/.vendor  ## Copy what the live page takes from npm into gateway/live/static/vendor (needs npm)
+	@cp node_modules/uplot/dist/uPlot.iife.min.js node_modules/uplot/dist/uPlot.min.css gateway/live/static/vendor/
+	@cp node_modules/uplot/LICENSE gateway/live/static/vendor/LICENSE-uPlot.txt
+
+screenshots: .venv/.dev  ## Pictures of the live page for docs/ (needs Chromium)
+	@$(BIN)/python -m benchmarks.screenshots $(ARGS)
+
 clean:  ## Remove the environment and caches
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv node_modules .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 .venv/.python:
 	@echo "creating .venv"
@@ -62,4 +69,8 @@ clean:  ## Remove the environment and caches
 .venv/.dev: .venv/.demo
 	@echo "installing the development tools into .venv"
 	@$(PIP) --editable '.[dev]'
+	@touch $@
+
+node_modules/.vendor: package.json package-lock.json
+	@npm ci --no-audit --no-fund --silent
 	@touch $@

@@ -153,10 +153,9 @@ function bands(plot, activities) {
   paint.globalAlpha = 0.28;
   for (let at = 1; at < times.length; at += 1) {
     if (times[at] - times[at - 1] > 10) continue;
-    const left = plot.valToPos(times[at - 1], "x", true);
-    const right = plot.valToPos(times[at], "x", true);
+    const [left, right] = [times[at - 1], times[at]].map((time) => Math.round(plot.valToPos(time, "x", true)));
     paint.fillStyle = colourOf(activities[at]);
-    paint.fillRect(left, box.top, Math.ceil(right - left), box.height);
+    paint.fillRect(left, box.top, right - left, box.height);
   }
   paint.restore();
 }
@@ -176,7 +175,7 @@ function ledger(row) {
   const { parts, raw12_parts: raw12 = {}, ...link } = row.ledger;
   const lines = Object.entries(parts).map(([part, ours]) => [part, `${current(ours)} µA`, raw12[part] === undefined ? "" : `${current(raw12[part])} µA`]);
   table(body, [
-    ["", "sent", "12-bit"],
+    ["part", "sent", "12-bit"],
     ...lines,
     ["radio", `${current(row.radio_ua)} µA`, `${current(row.radio_raw12_ua)} µA`],
     ["whole", `${current(row.whole_ua)} µA`, ""],

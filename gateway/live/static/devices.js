@@ -1,7 +1,7 @@
 // The list of devices: only the rows in sight exist, whatever the number of devices.
 
 import { colourOf } from "./colours.js";
-import { byId, make, options, setAttribute, setText, show } from "./dom.js";
+import { byId, make, options, setAttribute, setText, show, themed } from "./dom.js";
 import { ago, count, current, fixed, percent, words } from "./format.js";
 import { drawSparkline } from "./sparkline.js";
 import { store } from "./store.js";
@@ -40,6 +40,7 @@ export class DeviceList {
   #second = 0;
   #height = 44; // of a row
   #size = [96, 24]; // of a sparkline
+  #colours = ["#888", "#ccc"];
 
   /** `open` is called with the id of the device that was chosen. */
   constructor({ open }) {
@@ -62,8 +63,9 @@ export class DeviceList {
     this.#grid.focus({ preventScroll: true });
   }
 
-  /** Draw all rows in sight, changed or not. */
+  /** Draw all rows in sight, changed or not, in the theme as it is now. */
   redraw() {
+    this.#colours = ["--faint", "--line"].map(themed);
     if (store.state === null) return;
     for (const id of this.#lines.keys()) store.changed.add(id);
     this.#draw();
@@ -147,7 +149,7 @@ export class DeviceList {
     setAttribute(root, "aria-selected", id === this.#active);
     if (fresh || store.changed.has(id)) fill(line, row);
     if (fresh) this.#body.append(root);
-    if (fresh || store.changed.has(id)) drawSparkline(line.canvas, this.#size, row.confidence, store.state.time_ms);
+    if (fresh || store.changed.has(id)) drawSparkline(line.canvas, this.#size, this.#colours, row.confidence, store.state.time_ms);
   }
 
   /** Sizes are the style sheet's; they are asked for only when they may have changed. */

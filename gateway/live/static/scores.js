@@ -49,7 +49,7 @@ export class Scores {
         setText(cell, windows ? count(windows) : "·");
         const share = sum ? windows / sum : 0;
         cell.style.setProperty("--share", share.toFixed(3));
-        setAttribute(cell, "class", `${guess === truth ? "right" : "wrong"}${share > 0.55 ? " strong" : ""}`);
+        setAttribute(cell, "class", guess === truth ? "right" : "wrong");
       });
       setText(cells[row.length + 1], sum ? percent(row[truth] / sum) : NONE);
     });
@@ -59,7 +59,7 @@ export class Scores {
     setText(byId("rolling-f1"), fixed(model?.rolling_macro_f1, 3));
     setText(byId("rolling-accuracy"), fixed(model?.rolling_accuracy, 3));
     const known = typeof model?.rolling_macro_f1 === "number";
-    const note = known ? `the last 500 of ${count(model.windows)} scored windows, since this page was opened` : "no labels";
+    const note = known ? `the last ${count(Math.min(model.windows, 500))} of ${count(model.windows)} scored windows, since this page was opened` : "no labels";
     setText(byId("accuracy-note"), note);
     const now = store.state.time_ms / 1000;
     for (const [one, { rolling_macro_f1: f1, rolling_accuracy: accuracy }] of Object.entries(store.state.models)) {

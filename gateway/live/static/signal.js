@@ -1,8 +1,8 @@
 // The signal of the watched device, sensor by sensor, with the learned curve beside it.
 
 import { Chart } from "./chart.js";
-import { make, setAttribute, setText, themed } from "./dom.js";
-import { fixed } from "./format.js";
+import { make, setText, themed } from "./dom.js";
+import { fixed, NONE } from "./format.js";
 
 const SPAN_S = 10;
 const AXIS_COLOURS = ["--axis-1", "--axis-2", "--axis-3"];
@@ -10,9 +10,9 @@ const AXIS_COLOURS = ["--axis-1", "--axis-2", "--axis-3"];
 export class Signal {
   #host;
   #panels = [];
-  #shape = "";
-  #samples = [];
-  #raw = [];
+  #shown = ""; // what the panels were made for
+  #step = 0; // seconds
+  #samples = []; // [levels, raw values or null], evenly spaced: gaps have their nulls
 
   constructor(host) {
     this.#host = host;
@@ -20,51 +20,46 @@ export class Signal {
 
   /** Another device: forget everything. */
   clear() {
-    for (const { charts } of this.#panels) for (const chart of charts) chart.end();
-    this.#panels = [];
-    this.#shape = "";
-    this.#samples = [];
-    this.#raw = [];
-    this.#host.replaceChildren(
-      make("p", { class: "empty waiting" }, make("span", { text: "Waiting for the signal…" })),
-    );
+    this.#end();
+    this.#shown = "";
+    this.#host.replaceChildren(make("p", { class: "empty waiting", text: "Waiting for the signal…" }));
   }
 
-  /** Take a `device` event. */
+  /** Take a `device` event; one with a curve begins anew. */
   take(event) {
-    const shape = `${event.channels} ${event.rate_hz} ${event.bits}`;
     if (event.curve) {
-      if (shape !== this.#shape) this.#samples = [];
-      this.#shape = shape;
-      this.#build(event);
+      this.#samples = [];
+      const shown = JSON.stringify([event.channels, event.units, event.curve]);
+      if (shown !== this.#shown) this.#build(event);
+      this.#shown = shown;
     }
-    if (!this.#panels.length) return;
-    const step = 1000 / event.rate_hz;
-    event.new.forEach((levels, at) => this.#samples.push([event.from_ms + at * step, levels]));
-    const end = this.#samples.at(-1)?.[0] ?? 0;
-    this.#samples = this.#samples.filter(([ms]) => ms > end - 1000 * SPAN_S);
-    if (event.raw) {
-      const { new: values, until_ms: until } = event.raw;
-      values.forEach((row, at) => this.#raw.push([until - (values.length - 1 - at) * step, row]));
-    }
-    this.#raw = this.#raw.filter(([ms]) => ms > end - 1000 * SPAN_S);
+    this.#step = 1 / event.rate_hz;
+    event.new.forEach((levels, at) => this.#samples.push([levels, event.raw?.new[at] ?? null]));
+    const most = Math.ceil(SPAN_S * event.rate_hz) + 1;
+    if (this.#samples.length > most) this.#samples.splice(0, this.#samples.length - most);
   }
 
   draw() {
-    if (!this.#samples.length) return;
-    const end = this.#samples.at(-1)[0];
-    const rows = merged(this.#samples, this.#raw);
-    const times = rows.map(([ms]) => (ms - end) / 1000);
+    if (!this.#panels.length || !this.#samples.length) return;
+    const last = this.#samples.length - 1;
+    const times = this.#samples.map((_, at) => (at - last) * this.#step);
     for (const panel of this.#panels) {
-      const column = (at, which) => rows.map((row) => row[which]?.[at] ?? null);
-      const raw = panel.channels.map((at) => column(at, 2));
-      panel.signal.set([times, ...raw, ...panel.channels.map((at) => column(at, 1))]);
-      show(panel, this.#samples.at(-1)[1], raw.some((values) => values.some((value) => value !== null)));
+      const raw = panel.channels.map((at) => this.#samples.map(([, values]) => values?.[at] ?? null));
+      const levels = panel.channels.map((at) => this.#samples.map(([values]) => values[at]));
+      panel.signal.set([times, ...raw, ...levels]);
+      panel.rawKey.hidden = raw.every((values) => values.every((value) => value === null));
+      panel.keys.forEach(({ value }, order) => setText(value, figure(levels[order][last])));
     }
   }
 
-  #build(event) {
+  #end() {
     for (const { charts } of this.#panels) for (const chart of charts) chart.end();
+    this.#panels = [];
+    this.#samples = [];
+  }
+
+  #build(event) {
+    this.#end();
     this.#host.replaceChildren();
     const sensors = new Map();
     event.channels.forEach((name, at) => {
@@ -82,7 +77,7 @@ export class Signal {
       const value = make("b", { text: "–" });
       return { value, root: make("span", {}, key, `${names[at].split("_").slice(1).join(" ") || names[at]} `, value) };
     });
-    const rawKey = make("span", {}, make("i", { class: "key dotted" }), "raw, 12 bits or more");
+    const rawKey = make("span", {}, make("i", { class: "key dotted" }), "raw");
     rawKey.hidden = true;
     const legend = make("p", { class: "legend" }, ...keys.map(({ root }) => root), rawKey);
     const title = { acc: "Acceleration", gyro: "Rotation", mag: "Magnetic field" }[sensor] ?? sensor;
@@ -102,25 +97,7 @@ export class Signal {
   }
 }
 
-function show(panel, levels, raw) {
-  panel.channels.forEach((at, order) => {
-    const level = levels[at];
-    setText(panel.keys[order].value, level === null ? "–" : fixed(level, Math.abs(level) >= 100 ? 0 : 2));
-  });
-  panel.rawKey.hidden = !raw;
-}
-
-/** Samples and raw samples by time: [ms, levels or undefined, raw or undefined]. */
-function merged(samples, raw) {
-  if (!raw.length) return samples;
-  const rows = new Map(samples.map(([ms, levels]) => [Math.round(ms), [ms, levels, undefined]]));
-  for (const [ms, values] of raw) {
-    const row = rows.get(Math.round(ms));
-    if (row) row[2] = values;
-    else rows.set(Math.round(ms), [ms, undefined, values]);
-  }
-  return [...rows.values()].sort((a, b) => a[0] - b[0]);
-}
+const figure = (level) => (level === null ? NONE : fixed(level, Math.abs(level) >= 100 ? 0 : 2));
 
 function signalChart(host, count, curves) {
   const levels = curves.flatMap((curve) => curve.levels);
@@ -164,7 +141,7 @@ function curveChart(host, curves) {
     at.map((input) => levels[thresholds.filter((threshold) => threshold <= input).length]),
   );
   const line = (stroke, more) => ({ stroke: () => themed(stroke), points: { show: false }, ...more });
-  const chart = new Chart(
+  return new Chart(
     host,
     {
       scales: { x: { time: false, range: () => [low, high] }, y: { range: () => [low, high] } },
@@ -182,6 +159,4 @@ function curveChart(host, curves) {
     },
     [at, at, ...stairs],
   );
-  setAttribute(host, "data-levels", curves[0].levels.length);
-  return chart;
 }
