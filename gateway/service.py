@@ -129,6 +129,7 @@ class Gateway:
         CameraMetrics(self.registry, self.cameras, self.detection, refusals)
         self.metrics_port: int | None = None
         self.page_port: int | None = None
+        self.page: LivePage | None = None
 
     async def run(self) -> None:
         """Serve until :meth:`stop` or cancelled (then the broker says offline for us).
@@ -235,6 +236,7 @@ class Gateway:
             previews=loopback if settings.previews is None else settings.previews,
             token=read_token(settings.page_token_file) if settings.page_token_file is not None else None,
         )
+        self.page = page
         app = page.app(loopback=loopback)
         async with serving_page(app, settings.page_address, settings.page_port) as self.page_port, page.running():
             try:

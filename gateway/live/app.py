@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -112,7 +113,8 @@ def make_app(page: Page, *, loopback: bool) -> ASGIApp:
         Route("/api/devices/{device}/label", label, methods=["POST"]),
         Route("/api/devices/{device}/raw", raw, methods=["POST"]),
     ]
-    return Guard(Starlette(routes=routes, exception_handlers={RequestRefusedError: _refused}), loopback=loopback)
+    handlers = {RequestRefusedError: _refused, HTTPException: _refused_by_route}
+    return Guard(Starlette(routes=routes, exception_handlers=handlers), loopback=loopback)
 
 
 class _Events:
@@ -144,6 +146,13 @@ def _device(name: str) -> str:
 async def _refused(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestRefusedError)  # noqa: S101 - registered for no other
     return refusal(error.status, error.why)
+
+
+async def _refused_by_route(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for no other
+    answer = refusal(error.status_code, error.detail.lower())
+    answer.headers.update(error.headers or {})
+    return answer
 
 
 def _file(name: str) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import ipaddress
 import json
@@ -9,13 +10,14 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.live.server import PageServerError
 
 MAX_BODY_BYTES: Final = 4096
+BODY_S: Final = 5.0
 SHORTEST_TOKEN: Final = 16
 _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -135,11 +137,18 @@ async def granted(request: Request, token: str | None) -> dict[str, Any]:
 
 
 async def _body(request: Request) -> bytes:
+    said = request.headers.get("content-length", "0")
+    if not said.isdecimal() or int(said[:9]) > MAX_BODY_BYTES:
+        raise RequestRefusedError(413, f"more than {MAX_BODY_BYTES} bytes")
     body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > MAX_BODY_BYTES:
-            raise RequestRefusedError(413, f"more than {MAX_BODY_BYTES} bytes")
+    try:
+        async with asyncio.timeout(BODY_S):
+            async for piece in request.stream():
+                body += piece
+                if len(body) > MAX_BODY_BYTES:
+                    raise RequestRefusedError(413, f"more than {MAX_BODY_BYTES} bytes")
+    except (TimeoutError, ClientDisconnect) as error:
+        raise RequestRefusedError(408, "the rest of the request never came") from error
     return bytes(body)
 
 
