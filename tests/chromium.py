@@ -52,6 +52,20 @@ class Tab:
         page.on("pageerror", lambda error: self.problems.append(f"uncaught: {error}"))
         page.on("console", self._note)
 
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def of(cls, browser: Browser, port: int | None, path: str = "", **context: Any) -> AsyncIterator[Tab]:
+        """Open the page of a gateway on this machine; ``context`` as Playwright's ``new_context``."""
+        window = {"viewport": {"width": 1440, "height": 1000}} | context
+        opened = await browser.new_context(**window)
+        tab = cls(await opened.new_page())
+        await tab.page.add_init_script(_MEASURE)
+        await tab.page.goto(f"http://127.0.0.1:{port}/{path}", wait_until="domcontentloaded")
+        try:
+            yield tab
+        finally:
+            await opened.close()
+
     def _note(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):
             self.problems.append(f"{message.type}: {message.text}")
@@ -66,7 +80,7 @@ class Tab:
         Playwright's own waiting makes code of text inside the page, which the page's policy forbids.
         """
         async with asyncio.timeout(PATIENCE_S):
-            while not await self.page.evaluate(condition, argument):
+            while not await self.page.evaluate(condition, argument):  # noqa: ASYNC110 - states of a page
                 await asyncio.sleep(0.05)
 
     async def shows(self, selector: str, text: str) -> None:
@@ -74,7 +88,7 @@ class Tab:
         found = None
         try:
             async with asyncio.timeout(PATIENCE_S):
-                while (found := await self.page.evaluate(_READS, selector)) != text:
+                while (found := await self.page.evaluate(_READS, selector)) != text:  # noqa: ASYNC110 - likewise
                     await asyncio.sleep(0.05)
         except TimeoutError as error:
             raise AssertionError(f"{selector} reads {found!r}, not {text!r}") from error
@@ -100,9 +114,5 @@ async def chromium() -> AsyncIterator[Browser]:
 @contextlib.asynccontextmanager
 async def opened(port: int | None, path: str = "", **context: Any) -> AsyncIterator[Tab]:
     """The page of a gateway on this machine, in a browser of its own; ``context`` as Playwright's ``new_context``."""
-    async with chromium() as browser:
-        window = {"viewport": {"width": 1440, "height": 1000}} | context
-        tab = Tab(await (await browser.new_context(**window)).new_page())
-        await tab.page.add_init_script(_MEASURE)
-        await tab.page.goto(f"http://127.0.0.1:{port}/{path}", wait_until="domcontentloaded")
+    async with chromium() as browser, Tab.of(browser, port, path, **context) as tab:
         yield tab

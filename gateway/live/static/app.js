@@ -36,6 +36,9 @@ const feed = new Feed({
   link: showLink,
 });
 
+const DEVICE_ID = /^[A-Za-z0-9_-]{1,32}$/;
+const parts = [figures, list, bandwidth, scores, cameras, detail];
+let begun = 0; // parts that have been drawn before
 let planned = false;
 let selected = null;
 let link = "opening";
@@ -51,12 +54,12 @@ function draw() {
   planned = false;
   if (store.state === null) return;
   showState();
-  figures.draw();
-  bandwidth.draw();
-  list.draw();
-  scores.draw();
-  cameras.draw();
-  detail.draw();
+  // The first time is the dearest: one part a frame, so that none of them takes long.
+  if (begun < parts.length) {
+    begun += 1;
+    plan();
+  }
+  for (const part of parts.slice(0, begun)) part.draw();
 }
 
 function showState() {
@@ -107,7 +110,7 @@ function select(id) {
   if (location.hash !== hash) history.replaceState(null, "", `${location.pathname}${location.search}${hash}`);
   if (id === null) list.focus();
   else detail.open(id);
-  feed.open(id);
+  feed.open(id !== null && DEVICE_ID.test(id) ? id : null); // an address may name anything
 }
 
 /** The device that the address names, or null. */
