@@ -35,7 +35,7 @@ _FLAGS: Final = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-b
 def demonstration(wearables: int) -> Iterator[str]:
     """The address of the page of a ``gammawear demo`` that runs."""
     port = str(free_port())
-    options = ["--wearables", str(wearables), "--metrics-port", "0", "--page-port", port]
+    options = ["--wearables", str(wearables), "--part", "bmi270", "--metrics-port", "0", "--page-port", port]
     command = [sys.executable, "-c", "from gammawear.cli import main; main()", "demo", *options]
     url = f"http://127.0.0.1:{port}/"
     running = subprocess.Popen(command, stdout=subprocess.DEVNULL)  # noqa: S603

@@ -4,9 +4,9 @@ import { Actions } from "./actions.js";
 import { Chart } from "./chart.js";
 import { colourOf } from "./colours.js";
 import { byId, children, make, setAttribute, setText, show, themed } from "./dom.js";
-import { ago, clock, count, current, fixed, NONE, percent, words } from "./format.js";
+import { ago, clock, count, current, fixed, NONE, percent, whole, words } from "./format.js";
 import { Signal } from "./signal.js";
-import { store } from "./store.js";
+import { store, UNKNOWN } from "./store.js";
 
 export class Detail {
   #closed;
@@ -17,7 +17,7 @@ export class Detail {
   #confidence = null;
   #activities = []; // of the points of that chart
   #drawn = null; // the row that was drawn
-  #probabilities = null;
+  #event = null; // the newest `device` event: a row is renewed less often
   #fresh = false;
 
   /** `closed` is called when somebody has closed it. */
@@ -37,7 +37,7 @@ export class Detail {
   open(id) {
     this.#id = id;
     this.#drawn = null;
-    this.#probabilities = null;
+    this.#event = null;
     this.#signal.clear();
     this.#actions.open(id);
     setText(byId("detail-name"), id);
@@ -58,29 +58,29 @@ export class Detail {
   take(event) {
     if (event.device !== this.#id) return;
     this.#signal.take(event);
-    this.#probabilities = event.probabilities;
+    this.#event = event;
     this.#fresh = true;
   }
 
   draw() {
     if (this.#id === null) return;
     const row = store.devices.get(this.#id);
-    if (this.#fresh) {
-      this.#fresh = false;
-      this.#signal.draw();
-      this.#bars();
-    }
+    const fresh = this.#fresh;
+    this.#fresh = false;
+    if (fresh) this.#signal.draw();
     this.#actions.draw();
     if (row === undefined) {
       setText(byId("detail-what"), "The gateway knows no device of this name.");
       return;
     }
     this.#what(row);
+    if (fresh || row !== this.#drawn) {
+      this.#activity(row);
+      this.#bars(row);
+    }
     if (row === this.#drawn) return;
     this.#drawn = row;
-    this.#activity(row);
     this.#chart(row.confidence);
-    this.#bars();
     ledger(row);
     traffic(row);
     show(byId("detail-error"), Boolean(row.error));
@@ -94,27 +94,29 @@ export class Detail {
   }
 
   #activity(row) {
-    byId("detail-dot").style.background = colourOf(row.activity);
-    setText(byId("detail-activity"), row.activity === null ? "waiting" : words(row.activity));
-    setText(byId("detail-probability"), percent(row.probability));
-    setText(byId("detail-truth"), row.truth === null ? "no label" : `truth: ${words(row.truth)}`);
-    const judged = row.truth_is_of_answer && row.activity !== "unknown";
-    setAttribute(byId("detail-truth"), "data-judged", judged ? (row.activity === row.truth ? "right" : "wrong") : "no");
+    const { activity, truth, probabilities } = this.#event ?? row;
+    const probability = probabilities ? Math.max(...Object.values(probabilities)) : row.probability;
+    byId("detail-dot").style.background = colourOf(activity);
+    setText(byId("detail-activity"), activity === null ? "waiting" : words(activity));
+    setText(byId("detail-probability"), percent(probability));
+    setText(byId("detail-truth"), truth === null ? "no label" : `truth: ${words(truth)}`);
+    const same = row.activity === activity && row.truth === truth;
+    const judged = same && row.truth_is_of_answer && activity !== UNKNOWN;
+    setAttribute(byId("detail-truth"), "data-judged", judged ? (activity === truth ? "right" : "wrong") : "no");
   }
 
-  #bars() {
-    const row = store.devices.get(this.#id);
-    const labels = store.state?.models[row?.model]?.labels ?? Object.keys(this.#probabilities ?? {});
+  #bars(row) {
+    const probabilities = this.#event?.probabilities ?? {};
+    const labels = store.state.models[row.model]?.labels ?? Object.keys(probabilities);
     const items = children(byId("detail-probabilities"), labels.length, () =>
       make("li", {}, make("span"), make("i"), make("b")),
     );
     labels.forEach((label, at) => {
-      const probability = this.#probabilities?.[label];
       const [name, bar, figure] = items[at].children;
       setText(name, words(label));
-      bar.style.setProperty("--share", probability ?? 0);
+      bar.style.setProperty("--share", probabilities[label] ?? 0);
       bar.style.setProperty("--colour", colourOf(label));
-      setText(figure, percent(probability));
+      setText(figure, percent(probabilities[label]));
     });
   }
 
@@ -178,7 +180,7 @@ function ledger(row) {
     ["part", "sent", "12-bit"],
     ...lines,
     ["radio", `${current(row.radio_ua)} µA`, `${current(row.radio_raw12_ua)} µA`],
-    ["whole", `${current(row.whole_ua)} µA`, ""],
+    ["whole", whole(row) === null ? "sensor not known" : `${current(row.whole_ua)} µA`, ""],
   ]);
   const timing = `a packet each ${fixed(link.packet_s, 2)} s, connection interval ${link.connection_interval_ms} ms`;
   setText(byId("detail-link"), `Computed for Bluetooth LE at ${link.phy}: ${timing}.`);

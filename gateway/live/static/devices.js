@@ -2,9 +2,9 @@
 
 import { colourOf } from "./colours.js";
 import { byId, make, options, setAttribute, setText, show, themed } from "./dom.js";
-import { ago, count, current, fixed, percent, words } from "./format.js";
+import { ago, count, current, fixed, percent, whole, words } from "./format.js";
 import { drawSparkline } from "./sparkline.js";
-import { store } from "./store.js";
+import { store, UNKNOWN } from "./store.js";
 
 const SPARE = 4; // rows above and below those in sight
 const SORT_AGAIN_MS = 2000; // an order by a figure that moves
@@ -20,7 +20,7 @@ const COLUMNS = [
   { key: "probability", name: "Confidence", order: byNumber("probability"), falls: true },
   { key: "bits_per_value", name: "Bits/value", order: byNumber("bits_per_value"), falls: true },
   { key: "radio_ua", name: "Radio µA", order: byNumber("radio_ua"), falls: true },
-  { key: "whole_ua", name: "Whole µA", order: byNumber("whole_ua"), falls: true },
+  { key: "whole_ua", name: "Whole µA", order: (a, b) => (whole(b) ?? -1) - (whole(a) ?? -1), falls: true },
   { key: "lost", name: "Lost", order: byNumber("lost"), falls: true },
   { key: "last_seen_ms", name: "Seen", order: byNumber("last_seen_ms"), falls: true },
 ];
@@ -235,7 +235,7 @@ function newLine() {
 
 function fill({ root, cells, dot, activity, percentage }, row) {
   const name = row.activity === null ? "waiting" : words(row.activity);
-  const judged = row.truth_is_of_answer && row.activity !== null && row.activity !== "unknown";
+  const judged = row.truth_is_of_answer && row.activity !== null && row.activity !== UNKNOWN;
   root.classList.toggle("silent", !row.streaming);
   setText(cells.device, row.device);
   if (row.error) setAttribute(cells.device, "title", row.error);
@@ -248,7 +248,7 @@ function fill({ root, cells, dot, activity, percentage }, row) {
   setText(percentage, percent(row.probability));
   setText(cells.bits_per_value, fixed(row.bits_per_value));
   setText(cells.radio_ua, current(row.radio_ua));
-  setText(cells.whole_ua, current(row.whole_ua));
+  setText(cells.whole_ua, current(whole(row)));
   setText(cells.lost, count(row.lost));
   setText(cells.last_seen_ms, row.online === false ? "offline" : ago(row.last_seen_ms, store.state.time_ms));
 }

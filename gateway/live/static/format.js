@@ -33,6 +33,9 @@ export const bitRate = (bytesPerSecond) =>
 export const current = (microamperes) =>
   known(microamperes) ? (microamperes >= 100 ? microamperes.toFixed(0) : microamperes.toFixed(1)) : NONE;
 
+/** The current of a device as a whole: not known where its sensor's is not. */
+export const whole = (row) => (row.ledger?.parts.sensor === undefined ? null : row.whole_ua);
+
 /** How long ago. */
 export function ago(ms, nowMs) {
   if (!known(ms)) return "never";

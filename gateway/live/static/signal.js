@@ -108,7 +108,7 @@ function signalChart(host, count, curves) {
       points: { show: false },
       ...more,
     }));
-  const raw = lines({ width: 1, alpha: 0.55, dash: [3, 3], spanGaps: true });
+  const raw = lines({ width: 1, alpha: 0.8, dash: [3, 2] });
   const sent = lines({ width: 2, paths: globalThis.uPlot.paths.stepped({ align: 1 }) });
   return new Chart(
     host,
