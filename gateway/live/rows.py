@@ -11,7 +11,7 @@ from typing import Any, Final
 from gateway.devices import Device
 from gateway.pipeline import DeviceState
 from gateway.traffic import RAW_BITS, RecentTraffic
-from gateway.views import view_device
+from gateway.views import DeviceView, view_device
 from protocol.energy import SENSOR_UA, EnergyLedger, Phy
 from protocol.messages import Activity
 from protocol.packet import HEADER_BYTES, MAX_PAYLOAD_BYTES
@@ -30,9 +30,9 @@ _DECIMALS: Final = {
 }
 
 
-def to_json(value: object) -> str:
-    """On one line; a figure that is not finite is a mistake."""
-    return json.dumps(value, separators=(",", ":"), allow_nan=False)
+to_json: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+"""On one line; a figure that is not finite is a mistake."""
+_VIEWED: Final = tuple(field.name for field in dataclasses.fields(DeviceView))
 
 
 class Row:
@@ -107,7 +107,7 @@ class Row:
 
 def _fields(device: Device, state: DeviceState, label: str | None, now_ns: int) -> dict[str, Any]:
     view = view_device(device, state, now_ns)
-    fields = {field.name: getattr(view, field.name) for field in dataclasses.fields(view)}
+    fields: dict[str, Any] = {name: getattr(view, name) for name in _VIEWED}
     for name, decimals in _DECIMALS.items():
         if fields[name] is not None:
             fields[name] = round(fields[name], decimals)
