@@ -153,9 +153,9 @@ class Composed:
 
     def here(self, service: str, text: str) -> str:
         """A text of a container, for this machine."""
-        tops = {"/" + target.split("/")[1] + "/" for target in self.mounts(service)}
+        tops = {"/" + target.split("/")[1] for target in self.mounts(service)}
         for top in tops:
-            text = re.sub(rf"(?<![\w/.]){top}", f"{self.root_of(service)}{top}", text)
+            text = re.sub(rf"(?<![\w/.]){top}(?![\w.-])", f"{self.root_of(service)}{top}", text)
         for inside, free in self.ports.items():
             text = re.sub(rf"\b{inside}\b", free, text)
         return text
@@ -176,8 +176,10 @@ class Composed:
             entrypoint = dockerfile_says(service, "^ENTRYPOINT")
         else:
             entrypoint = IMAGES[service["image"].split(":")[0]]
-        whole = [*entrypoint, *service["command"]]
-        return [self.here(name, part) for part in whole]
+        whole = [self.here(name, part) for part in [*entrypoint, *service["command"]]]
+        paths = [path for part in whole for path in re.findall(r"(?:^|=)(/.*)", part)]
+        assert all(path.startswith(str(self.folder)) for path in paths), "nothing of this machine is touched"
+        return whole
 
     def environment(self, name: str) -> dict[str, str]:
         """Its variables; the broker is on this machine."""
