@@ -114,6 +114,10 @@ async def test_the_whole_site_comes_up_works_and_goes_down(site: Composed) -> No
     refused = {key: value for key, value in series.items() if "rejected" in key and key.endswith("}") and value}
     assert refused == {}
     assert total(series, "lost_packets_total") == 0
+    page = f"http://127.0.0.1:{site.ports['9465']}/api/state"
+    shown = json.loads(await asyncio.to_thread(fetched, page) or "{}")
+    assert {one["device"] for one in shown["devices"]} == {"wrist-01", *STRAPS}
+    assert shown["read_only"] is False
     alerts = (await prometheus_says(site, "alerts"))["alerts"]
     assert [one["labels"] for one in alerts if one["state"] == "firing"] == []
 

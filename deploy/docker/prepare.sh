@@ -51,9 +51,11 @@ for account in $accounts; do
     cat local/secrets/new local/secrets/new | mosquitto_passwd local/secrets/passwords "$account" >/dev/null
     mv local/secrets/new "local/secrets/$account.password"
 done
-[ -e local/secrets/grafana.password ] || openssl rand -hex 16 >local/secrets/grafana.password
+for secret in grafana.password page.token; do
+    [ -e "local/secrets/$secret" ] || openssl rand -hex 16 >"local/secrets/$secret"
+done
 [ "$(id -u)" -ne 0 ] || chown -R "$user" local
 
 echo "GAMMAWEAR_USER=$user" >.env
-echo "local/secrets has a password for each of: $accounts; and grafana.password, for its admin."
+echo "local/secrets has a password for each of: $accounts; and grafana.password, for its admin; page.token, to label on the page."
 echo "Keep local/certificates/ca.key elsewhere: who has it can pose as your broker."
