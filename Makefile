@@ -36,8 +36,9 @@ train: .venv/.dev  ## Train the bundles that ship, anew, into runs/ (needs the d
 	@$(BIN)/gammawear train har --data $(DATA)/wisdm2019_watch.zip --rate-weight 0.05 --refit --epochs 12 --batch 128 \
 		--dropout 0.4 $(ARGS)
 
-bench: .venv/.dev  ## A small accuracy table in some minutes (needs sp_sw_har.zip in DATA); all of it: docs/results.md
+bench: .venv/.dev  ## A small accuracy table (needs sp_sw_har.zip in DATA; all of it: docs/results.md), ten minutes of the page
 	@$(BIN)/python -m benchmarks.small --data $(DATA) $(ARGS)
+	@$(BIN)/python -m benchmarks.page
 
 speed: .venv/.dev  ## Measure speed; results go to benchmarks/results/
 	@$(BIN)/python -m benchmarks.speed $(ARGS)

@@ -183,7 +183,8 @@ class Pipeline:
             elif kind == Kind.IMU:
                 self._feed_packet(device, topic, payload, received_ns, taken_ns, qos=qos, retain=retain)
             elif kind == Kind.STATUS:
-                self._feed_status(device, Status.parse(payload), received_ns, retain=retain)
+                if payload:  # an empty one clears what the broker retained, and says nothing
+                    self._feed_status(device, Status.parse(payload), received_ns, retain=retain)
             elif kind == Kind.LABEL:
                 self._feed_label(device, payload, received_ns, retain=retain)
             elif kind == Kind.RAW:

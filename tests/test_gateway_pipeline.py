@@ -263,6 +263,14 @@ def test_retained_packets_and_labels_are_of_another_time(rig: Rig, bundle: Bundl
     assert rig.pipeline.refusals.messages == {"retained": 1}
 
 
+def test_clearing_a_retained_status_says_nothing(rig: Rig) -> None:
+    rig.status("w1")
+    rig.feed("w1", b"", kind="status")
+    (device,) = rig.pipeline.devices
+    assert rig.pipeline.state_of(device) == "online"
+    assert rig.pipeline.refusals.messages.total() == 0
+
+
 def test_other_gateways_and_our_own_status_are_ignored(rig: Rig) -> None:
     rig.status("gateway")
     rig.feed("w1", Config().to_json(), kind="config")
