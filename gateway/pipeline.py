@@ -183,8 +183,7 @@ class Pipeline:
             elif kind == Kind.IMU:
                 self._feed_packet(device, topic, payload, received_ns, taken_ns, qos=qos, retain=retain)
             elif kind == Kind.STATUS:
-                if payload:  # an empty one clears what the broker retained, and says nothing
-                    self._feed_status(device, Status.parse(payload), received_ns, retain=retain)
+                self._feed_status(device, payload, received_ns, retain=retain)
             elif kind == Kind.LABEL:
                 self._feed_label(device, payload, received_ns, retain=retain)
             elif kind == Kind.RAW:
@@ -262,7 +261,10 @@ class Pipeline:
             self.windows[window.bundle.reference] += 1
             self._submit(window)
 
-    def _feed_status(self, device_id: str, status: Status, received_ns: int, *, retain: bool) -> None:
+    def _feed_status(self, device_id: str, payload: bytes, received_ns: int, *, retain: bool) -> None:
+        if not payload:  # it clears what the broker retained, and says nothing
+            return
+        status = Status.parse(payload)
         cameras = self.cameras
         if cameras is not None and status.camera:
             cameras.feed_status(device_id, status, received_ns, retain=retain)
