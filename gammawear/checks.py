@@ -23,7 +23,7 @@ from quantization.errors import BundleError
 Level = Literal["ok", "warning", "problem"]
 
 EXTRAS: Final[dict[str, tuple[str, ...]]] = {
-    "gateway": ("torch", "river", "prometheus_client", "PIL"),
+    "gateway": ("torch", "river", "prometheus_client", "PIL", "starlette", "uvicorn"),
     "camera": ("rawpy", "PIL"),
     "ble": ("bleak", "bleak_retry_connector", "bumble"),
     "train": ("matplotlib", "pycocotools", "sklearn"),

@@ -26,7 +26,7 @@ from gammawear.broker import RunningBroker, local_broker
 from gammawear.completion import bundle_names, detector_names, part_names
 from gammawear.demo_cameras import camera_fleet, camera_lines, camera_result
 from gammawear.logs import NOTES as _NOTES
-from gammawear.options import bundle_dirs, until_stopped
+from gammawear.options import bundle_dirs, port_is_free, until_stopped
 from gammawear.serve import DEFAULT_METRICS_PORT, chosen_people
 from gammawear.wearables import WearableOptions, dataset_sources, part_for, synthetic_sources, wearables
 from models.bundle_files import SHIPPED_DETECTORS
@@ -334,15 +334,10 @@ async def _settle(gateway: Gateway, fleet: Fleet, watch: Fleet) -> None:
 
 def _free_or_any(port: int) -> int:
     """The port itself if nobody has it, else 0: a second demo beside the first is no reason to fail."""
-    import socket
-
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            _NOTES.print(f"port {port} is taken: metrics go to another one")
-            return 0
-    return port
+    if port_is_free("127.0.0.1", port):
+        return port
+    _NOTES.print(f"port {port} is taken: metrics go to another one")
+    return 0
 
 
 @contextlib.asynccontextmanager

@@ -7,7 +7,7 @@ import json
 import logging
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
@@ -16,7 +16,7 @@ from device_emulator.link import LinkSettings
 from device_emulator.source import Source
 from gammawear import options
 from gammawear.logs import NOTES as _NOTES
-from gammawear.options import bundle_dirs, parse_axes, takes_broker, until_stopped
+from gammawear.options import bundle_dirs, parse_axes, port_is_free, takes_broker, until_stopped
 from gammawear.wearables import (
     WearableOptions,
     dataset_sources,
@@ -27,6 +27,9 @@ from gammawear.wearables import (
 )
 from models.device_part import DevicePart, load_device_part
 from protocol.broker_settings import BrokerSettings
+
+if TYPE_CHECKING:
+    from gateway.service import Gateway
 
 logger = logging.getLogger(__name__)
 
@@ -157,7 +160,12 @@ def gateway_command(
     bundles: options.Bundles = None,
     metrics_port: Annotated[int, typer.Option(min=0, max=65535, help="Of /metrics; 0 for any.")] = DEFAULT_METRICS_PORT,
     metrics_address: Annotated[str, typer.Option(help="0.0.0.0 for other machines.")] = "127.0.0.1",
-    page_port: Annotated[int, typer.Option(min=0, max=65535, help="Of the live page; 0 for any.")] = DEFAULT_PAGE_PORT,
+    page_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=65535, help=f"Of the live page; 0 for any; {DEFAULT_PAGE_PORT}, or any if that is taken."
+        ),
+    ] = None,
     page_address: Annotated[str, typer.Option(help="0.0.0.0 for other machines.")] = "127.0.0.1",
     page_token_file: Annotated[
         Path | None, typer.Option(help="Whoever sends the token in it may label; without, the page is read-only.")
@@ -185,7 +193,6 @@ def gateway_command(
     """
     import torch
 
-    from gateway.live.server import url_of
     from gateway.service import Gateway, GatewaySettings
 
     torch.set_num_threads(1)  # several threads for such small batches only get in each other's way
@@ -197,19 +204,47 @@ def gateway_command(
         batch_deadline_ms=deadline,
         metrics_port=metrics_port,
         metrics_address=metrics_address,
-        page_port=page_port if page else None,
+        page_port=_page_port(page_port, page_address) if page else None,
         page_address=page_address,
         page_token_file=page_token_file,
         per_device=per_device,
         previews=previews,
     )  # fmt: skip
     gateway = Gateway(settings)
-    names = ", ".join(bundle.reference for bundle in gateway.bundles.serving)
-    _NOTES.print(f"serving {names} from {broker.address}; metrics on http://{metrics_address}:{metrics_port}/metrics")
-    if page and page_port:
-        _NOTES.print(f"page: {url_of(page_address, page_port)}", soft_wrap=True)
-    asyncio.run(until_stopped(gateway.run(), gateway.stop, seconds=seconds))
+    asyncio.run(until_stopped(_announced(gateway), gateway.stop, seconds=seconds))
     summary = gateway.summary()
     _NOTES.print(f"{summary.packets} packets, {summary.lost} lost, {summary.answers} answers")
     if as_json:
         typer.echo(json.dumps(asdict(summary)))
+
+
+async def _announced(gateway: Gateway) -> None:
+    """Run it, and say where it is found once it is there."""
+    from gateway.live.server import url_of
+
+    running = asyncio.ensure_future(gateway.run())
+    listening = asyncio.ensure_future(gateway.listening.wait())
+    try:
+        await asyncio.wait((running, listening), return_when=asyncio.FIRST_COMPLETED)
+        if listening.done():
+            settings = gateway.settings
+            names = ", ".join(bundle.reference for bundle in gateway.bundles.serving)
+            metrics = f"metrics on {url_of(settings.metrics_address, gateway.metrics_port or 0)}metrics"
+            _NOTES.print(f"serving {names} from {settings.broker.address}; {metrics}", soft_wrap=True)
+            if gateway.page_port is not None:
+                _NOTES.print(f"page: {url_of(settings.page_address, gateway.page_port)}", soft_wrap=True)
+        await running
+    finally:
+        listening.cancel()
+        running.cancel()
+        await asyncio.gather(listening, running, return_exceptions=True)
+
+
+def _page_port(asked: int | None, address: str) -> int:
+    """What was asked for, else the usual port or, if it is taken, any: the page must not keep a gateway from work."""
+    if asked is not None:
+        return asked
+    if port_is_free(address, DEFAULT_PAGE_PORT):
+        return DEFAULT_PAGE_PORT
+    _NOTES.print(f"port {DEFAULT_PAGE_PORT} is taken: the page goes to another one")
+    return 0

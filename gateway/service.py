@@ -129,6 +129,8 @@ class Gateway:
         CameraMetrics(self.registry, self.cameras, self.detection, refusals)
         self.metrics_port: int | None = None
         self.page_port: int | None = None
+        self.listening = asyncio.Event()
+        """Set once metrics and page are served, if they are to be."""
         self.page: LivePage | None = None
 
     async def run(self) -> None:
@@ -140,6 +142,7 @@ class Gateway:
             PageServerError: the page's address or token cannot be used.
         """
         async with self._serving_metrics(), self._serving_page():
+            self.listening.set()
             connected = asyncio.create_task(self._subscriber.run())
             tasks = [
                 connected,
