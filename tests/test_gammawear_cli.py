@@ -53,7 +53,8 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
         return status, captured.out, captured.err
 
     yield main
-    logging.root.handlers[:], logging.root.level = before
+    logging.root.handlers[:] = before[0]
+    logging.root.setLevel(before[1])  # loggers remember what they asked the root for: only this makes them forget
 
 
 def commands(group: Any, *path: str) -> Iterator[tuple[tuple[str, ...], Any]]:
