@@ -14,8 +14,8 @@ from gammawear.logs import LogFormat, LogLevel
 from gammawear.settings import SettingsFile, name_variables, read_settings
 from quantization.errors import GammawearError
 
-GATEWAY_ONLY = ("torch", "river")
-"""Devices and bridges are installed without."""
+EXTRA_OF = {"torch": "gateway", "river": "gateway", "pycocotools": "train"}
+"""Modules that commands import without asking first, and what installs them."""
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -87,9 +87,9 @@ def main() -> None:
         logs.say_error(error)
         sys.exit(1)
     except ModuleNotFoundError as error:
-        if error.name not in GATEWAY_ONLY:
+        if error.name not in EXTRA_OF:
             raise
-        logs.say_error(ModuleNotFoundError("this needs an extra: pip install 'gammawear[gateway]'"))
+        logs.say_error(ModuleNotFoundError(f"this needs an extra: pip install 'gammawear[{EXTRA_OF[error.name]}]'"))
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -76,7 +77,8 @@ def evaluate_command(
         typer.echo(report.to_json())
     else:
         _print_report(report)
-        picture = picture or Path(f"confusion-{loaded.reference}.png")
+        if picture is None and find_spec("matplotlib"):  # nobody who asks for scores has to install it
+            picture = Path(f"confusion-{loaded.reference}.png")
     if picture is not None:
         from models.plots import confusion_picture
 

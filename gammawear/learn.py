@@ -326,7 +326,7 @@ def export_bundle(
     from models.vision.bundle import load_detector
     from models.vision.onnx_export import export_onnx
 
-    bundle = load_detector(name, (bundles, SHIPPED))
+    bundle = load_detector(name, (bundles, SHIPPED_DETECTORS))
     trained = bundle.manifest
     typer.echo(export_onnx(bundle, onnx, width=width or trained.width, height=height or trained.height))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from dataset_files import own_csv
 from lean import Lean, installed_by
 
 from gammawear.learn import NETWORK_NAMES
@@ -47,6 +48,18 @@ def test_a_bridge_runs_without_torch(tmp_path: Path, free_port: int) -> None:
     assert (done.returncode, "bridge bridge: " in done.stderr) == (0, True), done.stderr
     done = lean.gammawear("wearable", "--air", "0", "--seconds", "0.5")
     assert (done.returncode, "1 wearables on the air" in done.stderr) == (0, True), done.stderr
+
+
+def test_a_gateway_evaluates_without_what_training_needs(tmp_path: Path) -> None:
+    lean = Lean(tmp_path, "gateway")
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "ann_1.csv").write_bytes(own_csv("WALKING", n=600))
+    done = lean.gammawear("evaluate", "--bundle", "wrist6", "--data", "own")
+    assert (done.returncode, "macro-F1" in done.stdout) == (0, True), done.stderr
+    needs_training = "error: this needs an extra: pip install 'gammawear[train]'"
+    for arguments in (("train", "detector"), ("evaluate", "--bundle", "bccd", "--data", "own")):
+        done = lean.gammawear(*arguments)
+        assert (done.returncode, done.stderr.splitlines()[-1]) == (1, needs_training)
 
 
 def test_devices_read_of_a_bundle_what_gateways_read() -> None:
