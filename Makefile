@@ -10,7 +10,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt $(PIP_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format train bench speed bluez vendor screenshots clean
+.PHONY: help demo test check format train bench speed bluez vendor screenshots docs clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -53,8 +53,11 @@ vendor: node_modules/.vendor  ## Copy what the live page takes from npm into gat
 screenshots: .venv/.dev  ## Pictures of the live page for docs/ (needs Chromium)
 	@$(BIN)/python -m benchmarks.screenshots $(ARGS)
 
+docs: .venv/.docs  ## The documentation as a site, in site/index.html
+	@$(BIN)/python -m mkdocs build
+
 clean:  ## Remove the environment and caches
-	rm -rf .venv node_modules .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv site node_modules .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 .venv/.python:
 	@echo "creating .venv"
@@ -70,6 +73,11 @@ clean:  ## Remove the environment and caches
 .venv/.dev: .venv/.demo
 	@echo "installing the development tools into .venv"
 	@$(PIP) --editable '.[dev]'
+	@touch $@
+
+.venv/.docs: .venv/.python pyproject.toml
+	@echo "installing what makes the site into .venv"
+	@$(PIP) --editable '.[docs]'
 	@touch $@
 
 node_modules/.vendor: package.json package-lock.json
