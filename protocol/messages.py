@@ -33,6 +33,8 @@ LabelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.-]{0,47}$")]
 Name = Annotated[str, Field(max_length=64)]
 Count = Annotated[int, Field(ge=-(2**15), lt=2**16)]
 """Of an ADC of at most 16 bits."""
+MAX_LSB: Final = 1000.0
+"""g or °/s of one count: far coarser than any part, and far from what a float cannot hold."""
 MAX_RAW_S: Final = 60
 """Raw samples end by themselves after so long."""
 SourceKind = Literal["synthetic", "dataset", "device"]
@@ -138,9 +140,9 @@ class RawTrace(Message):
     debug: Literal[True] = True
     tick: Tick
     """Of the first sample, as in the packet."""
-    lsb: Annotated[list[float], Field(min_length=1, max_length=MAX_CHANNELS)]
+    lsb: Annotated[list[Annotated[float, Field(gt=0, le=MAX_LSB)]], Field(min_length=1, max_length=MAX_CHANNELS)]
     """g or °/s of one count, by channel."""
-    offset: Annotated[list[int], Field(min_length=1, max_length=MAX_CHANNELS)]
+    offset: Annotated[list[Count], Field(min_length=1, max_length=MAX_CHANNELS)]
     """The count that stands for 0, by channel."""
     counts: Annotated[
         list[Annotated[list[Count], Field(min_length=1, max_length=MAX_CHANNELS)]],

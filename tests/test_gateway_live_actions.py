@@ -13,7 +13,7 @@ from stack import Listener, fetch_metrics, new_gateway, patient_devices, serving
 
 from gateway.live import guard
 from gateway.live.guard import MAX_BODY_BYTES
-from gateway.live.labelling import LONGEST_MS, MAX_OPEN, Labelling
+from gateway.live.labelling import LONGEST_MS, MAX_OPEN, OVERLAP_MS, Labelling
 from protocol.messages import Debug, Label, RawTrace, Status
 from protocol.topics import Kind, every, topic
 
@@ -85,9 +85,27 @@ def test_a_label_is_said_every_second_without_gaps_and_ends_by_itself():
         ("walking", 4000, 6100),
         ("jogging", 6100, 6300),
     ]
-    labelling.tick(6100 + LONGEST_MS)
+    for now_ms in range(6500, 6100 + 2 * LONGEST_MS, 1000):
+        labelling.tick(now_ms)
     assert labelling.activity_of("w2") is None
-    assert said[-1][1].to_ms == 6100 + LONGEST_MS
+    assert LONGEST_MS <= said[-1][1].to_ms - 6100 <= LONGEST_MS + 1000
+
+
+@pytest.mark.parametrize("jump_ms", [3 * 3_600_000, -3 * 3_600_000])
+def test_a_clock_that_is_set_labels_no_hours(jump_ms):
+    said: list[Label] = []
+    labelling = Labelling(lambda _, payload: said.append(Label.parse(payload)))
+    start = 10**12
+    labelling.begin("w1", "walking", start)
+    for now_ms in range(start, start + 3000, 200):
+        labelling.tick(now_ms)
+    after = start + 3000 + jump_ms
+    for now_ms in range(after, after + 3000, 200):
+        labelling.tick(now_ms)
+    labelling.end("w1", after + 3000)
+    assert all(one.to_ms - one.from_ms <= 2 * OVERLAP_MS for one in said)
+    assert {one.to_ms for one in said} >= {start + 2000, after + 2000, after + 3000}, "it goes on by the new time"
+    assert all(start <= one.from_ms < start + 5000 or after <= one.from_ms < after + 3000 for one in said)
 
 
 def test_a_bounded_number_of_labels_is_open():

@@ -22,7 +22,7 @@ from gateway.pipeline import Limits
 from gateway.refusals import Refusals
 from gateway.traffic import RecentTraffic, Traffic
 from protocol.energy import SENSOR_UA, EnergyLedger
-from protocol.messages import RawTrace
+from protocol.messages import MAX_LSB, RawTrace
 from protocol.packet import MAX_PAYLOAD_BYTES
 
 
@@ -42,12 +42,13 @@ class Screen:
         self.rig = rig
         self.viewers = Viewers()
         self.label: str | None = None
+        self.link = Link()
         cameras = Cameras(DetectorStore(()), submit=lambda _: None, publish=lambda *_: None, refusals=Refusals())
         self.state = LiveState(
             rig.pipeline,
             MicroBatcher(),
             cameras,
-            Link(),
+            self.link,
             self.viewers,
             label_of=lambda _: self.label,
             previews=False,
@@ -140,6 +141,53 @@ async def test_devices_that_are_forgotten_are_gone(tmp_path, bundle):
         screen.pass_s()
         (row,) = (await screen.whole())["devices"]
         assert row["packets"] == 1
+
+
+async def test_what_goes_while_the_whole_is_made_is_gone_for_others_too(tmp_path, bundle):
+    rig = Rig(tmp_path, limits=Limits(forget_s=20))
+    screen = Screen(rig)
+    rig.feed("w1", Wearer(bundle).packet())
+    with screen.viewers.place():
+        screen.state.tick()
+        await screen.news()
+        screen.state.tick()
+        await screen.news()
+        rig.pass_ms(60_000)
+        assert not list(rig.pipeline.devices)
+        assert (await screen.whole())["devices"] == []
+        screen.state.tick()
+        (update,) = await screen.news()
+        assert update["gone"] == ["w1"]
+        screen.state.tick()
+        assert all("gone" not in update for update in await screen.news())
+
+
+async def test_a_new_viewer_is_told_what_is_again_as_it_was(tmp_path):
+    """Sent to a viewer before, then otherwise while nobody looked."""
+    screen = Screen(Rig(tmp_path))
+    with screen.viewers.place():
+        screen.state.tick()
+    screen.state.tick()
+    screen.link.connected = False
+    assert (await screen.whole())["broker"] is False
+    screen.link.connected = True
+    with screen.viewers.place():
+        screen.seen = screen.state.feed.version
+        screen.state.tick()
+        (update,) = await screen.news()
+    assert update["broker"] is True
+
+
+@pytest.mark.parametrize("sensor", ["", " ", "\t", "  bma400"])
+async def test_a_status_with_any_sensor_is_shown(tmp_path, bundle, sensor):
+    rig = Rig(tmp_path)
+    screen = Screen(rig)
+    rig.feed("w1", Wearer(bundle).packet())
+    rig.status("w1", sensor=sensor)
+    screen.pass_s()
+    (row,) = (await screen.whole())["devices"]
+    assert row["sensor"] == sensor
+    assert (row["whole_ua"] > row["radio_ua"]) is (sensor.strip() != "")
 
 
 async def test_histories_are_bounded(tmp_path, bundle):
@@ -335,3 +383,19 @@ async def test_raw_samples_lie_beside_their_packet(tmp_path, bundle):
         assert len(rig.pipeline.watchers["w1"]._raw) == RAW_WAITING
     assert rig.pipeline.messages["raw"] == 103
     assert rig.pipeline.meter.totals.packets == 3
+
+
+async def test_the_coarsest_raw_samples_that_parse_are_shown(tmp_path, bundle):
+    rig = Rig(tmp_path)
+    signals = Signals(rig.pipeline)
+    wearer = Wearer(bundle, "w1")
+    channels = len(bundle.codebook.channels)
+    counts = [[2**16 - 1] * channels] * wearer.samples
+    trace = {"tick": round(wearer.tick), "lsb": [MAX_LSB] * channels, "offset": [-(2**15)] * channels, "counts": counts}
+    with signals.watching("w1") as feed:
+        signals.expect_raw("w1", 60)
+        rig.feed("w1", RawTrace.model_validate(trace).to_json(), kind="raw")
+        wearer.send(rig, 1)
+        signals.tick()
+        _, (event,) = await signal_events(feed, None)
+    assert event["raw"]["new"][0] == [(2**16 - 1 + 2**15) * MAX_LSB] * channels

@@ -81,6 +81,9 @@ def test_round_trip(message):
         {"counts": [[1, 2**16]]},
         {"counts": [[1, 2.5]]},
         {"lsb": [1.0]},
+        {"lsb": [1.0, 0.0]},
+        {"lsb": [1.0, 1e308]},
+        {"offset": [0, 10**30]},
         {"debug": False},
     ],
 )

@@ -13,7 +13,8 @@ from protocol.topics import Kind, topic
 SAY_MS: Final = 1000
 """A label is never further behind than this, about as long as a packet."""
 OVERLAP_MS: Final = 2000
-"""Each stretch begins within the one before: the clock that maps it to ticks may have moved a little."""
+"""Each stretch begins within the one before: the clock that maps it to ticks may have moved a little. Nor does one go on
+for longer: if more time seems to have passed, the clock was set, and nobody said that for hours."""
 LONGEST_MS: Final = 1_800_000
 """A label that somebody forgot ends by itself after half an hour."""
 MAX_OPEN: Final = 64
@@ -24,6 +25,7 @@ class _Open:
     activity: str
     from_ms: int
     said_ms: int
+    labelled_ms: int = 0
 
 
 class Labelling:
@@ -64,15 +66,18 @@ class Labelling:
     def tick(self, now_ms: int) -> None:
         """To be called a few times a second."""
         for device, label in list(self._open.items()):
-            if now_ms - label.from_ms >= LONGEST_MS:
-                self.end(device, now_ms)
-            elif now_ms - label.said_ms >= SAY_MS:
+            if not 0 <= now_ms - label.said_ms < SAY_MS:
                 self._say(device, label, now_ms)
+            if label.labelled_ms >= LONGEST_MS:
+                del self._open[device]
 
     def _say(self, device: str, label: _Open, now_ms: int) -> None:
-        from_ms = max(label.from_ms, label.said_ms - OVERLAP_MS)
-        if now_ms <= from_ms:  # the clock was set
-            return
+        to_ms = min(now_ms, label.said_ms + OVERLAP_MS)
+        if to_ms > label.said_ms:
+            from_ms = max(label.from_ms, label.said_ms - OVERLAP_MS)
+            message = Label(activity=label.activity, from_ms=from_ms, to_ms=to_ms)
+            self._publish(topic(device, Kind.LABEL), message.to_json())
+            label.labelled_ms += to_ms - label.said_ms
+        if to_ms != now_ms or now_ms < label.said_ms:  # the clock was set
+            label.from_ms = now_ms
         label.said_ms = now_ms
-        message = Label(activity=label.activity, from_ms=from_ms, to_ms=now_ms)
-        self._publish(topic(device, Kind.LABEL), message.to_json())

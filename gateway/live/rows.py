@@ -90,9 +90,9 @@ class Row:
         )
         if signature == self._signature:
             return
+        self._head = to_json(_fields(device, state, label, now_ns)).removesuffix("}")
         self._signature = signature
         self.changed = True
-        self._head = to_json(_fields(device, state, label, now_ns)).removesuffix("}")
 
     def whole(self) -> str:
         """JSON with every confidence that is kept."""
@@ -127,7 +127,7 @@ def energy(recent: RecentTraffic, sensor: str | None) -> dict[str, Any]:
     """
     if not recent.packets or not recent.ms:
         return {"radio_ua": None, "radio_raw12_ua": None, "whole_ua": None, "ledger": None}
-    part = sensor.split(maxsplit=1)[0].lower() if sensor else ""
+    part = next(iter((sensor or "").split()), "").lower()
     sent = _ledger(recent, recent.packets, recent.packet, SENSOR_UA.get(part)).microamperes()
     # Twelve-bit values of one packet may take several notifications.
     payload = recent.values * RAW_BITS / 8

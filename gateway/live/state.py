@@ -79,7 +79,6 @@ class LiveState:
             "version": version("gammawear"),
             "started_ms": now_ns() // 1_000_000,
             "read_only": read_only,
-            "drift_supported": True,
         }
         self._rows: dict[str, Row] = {}
         self._parts: tuple[dict[str, Row], ...] = tuple({} for _ in range(TICKS_PER_S))
@@ -89,6 +88,8 @@ class LiveState:
         self._bandwidth = BandwidthHistory()
         self._noted_ms = 0
         self._sent: dict[str, str] = {}
+        self._gone: list[str] = []
+        """Devices that are no more, until viewers are told."""
         self._making = asyncio.Lock()
         self._made: tuple[int, str] = (-1, "")
         self.feed = Feed(self._whole)
@@ -99,17 +100,20 @@ class LiveState:
         """To be called :data:`TICKS_PER_S` times a second."""
         self._ticks += 1
         now_ns = self._now_ns()
-        gone = self._meet_devices()
+        self._meet_devices()
         stepped = self._note_bandwidth(now_ns // 1_000_000)
         part = self._parts[self._ticks % TICKS_PER_S]
         for row in part.values():
             row.sample()
         self._watched = self._watched + 1 if len(self._viewers) else 0
         if self._watched:
-            self.feed.publish(event("update", self._change(part, gone, now_ns, stepped=stepped)))
+            if self._watched == 1:
+                self._sent.clear()  # to somebody who has gone
+            self.feed.publish(event("update", self._change(part, now_ns, stepped=stepped)))
+        self._gone.clear()
 
-    def _meet_devices(self) -> list[str]:
-        """Have a row for every device; returns the devices that are no more."""
+    def _meet_devices(self) -> None:
+        """Have a row for every device, and none for those that are no more."""
         known = 0
         for device in self._pipeline.devices:
             known += 1
@@ -119,11 +123,10 @@ class LiveState:
                 part = min(self._parts, key=len)
                 self._rows[device.id] = part[device.id] = Row(device)
         if len(self._rows) == known:
-            return []
-        gone = [name for name in self._rows if self._pipeline.devices.get(name) is None]
-        for name in gone:
+            return
+        for name in [name for name in self._rows if self._pipeline.devices.get(name) is None]:
             self._forget(name)
-        return gone
+            self._gone.append(name)
 
     def _forget(self, device: str) -> None:
         if self._rows.pop(device, None) is not None:
@@ -139,7 +142,7 @@ class LiveState:
 
     # -- what changed -------------------------------------------------------------------------------------------------
 
-    def _change(self, part: dict[str, Row], gone: list[str], now_ns: int, *, stepped: bool) -> str:
+    def _change(self, part: dict[str, Row], now_ns: int, *, stepped: bool) -> str:
         for row in part.values():
             self._refresh(row, now_ns)
         changed = [row.change() for row in part.values() if row.changed]
@@ -153,7 +156,7 @@ class LiveState:
             texts.append(f'"bandwidth":{to_json(self._figures() | {"point": self._bandwidth.point()})}')
         if changed:
             texts.append(f'"devices":[{",".join(changed)}]')
-        if gone:
+        if gone := [name for name in self._gone if name not in self._rows]:
             texts.append(f'"gone":{to_json(gone)}')
         return f"{{{','.join(texts)}}}"
 

@@ -21,7 +21,7 @@ export class Scores {
   }
 
   draw() {
-    const { models, summary, drift, drift_supported: supported } = store.state;
+    const { models, summary, drift } = store.state;
     const names = working(models);
     options(this.#select, names, (name) => name);
     show(this.#select.parentElement, names.length > 1);
@@ -32,7 +32,7 @@ export class Scores {
     show(byId("confusion-scroll"), Boolean(model?.windows));
     if (model?.windows && (name !== this.#shown || model.windows !== this.#windows)) this.#confusion(name, model);
     this.#rolling(name, model);
-    this.#drifted(drift, supported);
+    this.#drifted(drift);
   }
 
   #confusion(name, model) {
@@ -77,11 +77,10 @@ export class Scores {
     else this.#chart.set(data);
   }
 
-  #drifted(events, supported) {
+  #drifted(events) {
     if (events === this.#drift) return;
     this.#drift = events;
     show(byId("drift-empty"), events.length === 0);
-    setText(byId("drift-empty"), supported ? "None seen." : "Not watched: river is not installed.");
     byId("drift").replaceChildren(
       ...events.map((one) =>
         make(
