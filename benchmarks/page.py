@@ -37,6 +37,7 @@ from gammawear.wearables import synthetic_sources
 from gateway.batcher import MicroBatcher
 from gateway.bundles import BundleStore, DetectorStore
 from gateway.cameras import Cameras
+from gateway.live.guard import Hosts
 from gateway.live.page import LivePage
 from gateway.live.server import serving_page, url_of
 from gateway.pipeline import Pipeline
@@ -128,7 +129,7 @@ class Fed:
     async def page(self) -> AsyncIterator[str]:
         """The page, at this address."""
         page = LivePage(self.pipeline, self.batcher, self.cameras, self, lambda *_: None, previews=False, token=None)
-        async with serving_page(page.app(loopback=True), "127.0.0.1", 0) as port, page.running():
+        async with serving_page(page.app(Hosts("127.0.0.1")), "127.0.0.1", 0) as port, page.running():
             yield url_of("127.0.0.1", port)
 
     def _feed(self, name: str, kind: Kind, payload: bytes) -> None:

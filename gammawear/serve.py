@@ -167,6 +167,9 @@ def gateway_command(
         ),
     ] = None,
     page_address: Annotated[str, typer.Option(help="0.0.0.0 for other machines.")] = "127.0.0.1",
+    page_host: Annotated[
+        list[str] | None, typer.Option(help="A name under which the page answers, as of a proxy before it; may repeat.")
+    ] = None,
     page_token_file: Annotated[
         Path | None, typer.Option(help="Whoever sends the token in it may label; without, the page is read-only.")
     ] = None,
@@ -206,6 +209,7 @@ def gateway_command(
         metrics_address=metrics_address,
         page_port=_page_port(page_port, page_address) if page else None,
         page_address=page_address,
+        page_hosts=tuple(page_host or ()),
         page_token_file=page_token_file,
         per_device=per_device,
         previews=previews,

@@ -29,7 +29,7 @@ from gateway.camera_metrics import CameraMetrics
 from gateway.cameras import Cameras
 from gateway.detection import DetectionQueue
 from gateway.exposition import serving_metrics
-from gateway.live.guard import is_loopback, read_token
+from gateway.live.guard import Hosts, is_loopback, read_token
 from gateway.live.page import LivePage
 from gateway.live.server import serving_page
 from gateway.metrics import SILENT_AFTER_S, GatewayMetrics
@@ -71,6 +71,8 @@ class GatewaySettings(BaseModel):
     page_port: int | None = Field(default=None, ge=0, le=65_535)
     """None: no page; 0: any free port (:attr:`Gateway.page_port` says which)."""
     page_address: str = "127.0.0.1"
+    page_hosts: tuple[str, ...] = ()
+    """Names under which the page answers beside its address and those of this machine: that of a proxy before it."""
     page_token_file: Path | None = None
     """Who sends the token in it may label and ask for raw samples; None: the page is read-only."""
     previews: bool | None = None
@@ -230,6 +232,13 @@ class Gateway:
             yield
             return
         loopback = is_loopback(settings.page_address)
+        hosts = Hosts(settings.page_address, settings.page_hosts)
+        if settings.page_token_file is not None and not loopback and not settings.page_hosts:
+            logger.warning(
+                "the page's token can be read on the way to %s: put a proxy with TLS before the page and give its name "
+                "with --page-host",
+                settings.page_address,
+            )
         page = LivePage(
             self.pipeline,
             self.batcher,
@@ -240,8 +249,10 @@ class Gateway:
             token=read_token(settings.page_token_file) if settings.page_token_file is not None else None,
         )
         self.page = page
-        app = page.app(loopback=loopback)
-        async with serving_page(app, settings.page_address, settings.page_port) as self.page_port, page.running():
+        async with (
+            serving_page(page.app(hosts), settings.page_address, settings.page_port) as self.page_port,
+            page.running(),
+        ):
             try:
                 yield
             finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -252,6 +253,28 @@ async def test_without_a_token_the_page_is_read_only(mosquitto, wrist6):
                 answer = await post(gateway.page_port, f"/api/devices/wearable-01/{what}", wanted, token)
                 assert (answer.status, "--page-token-file" in answer.json["error"]) == (403, True)
         assert not listener.heard
+
+
+async def test_without_a_broker_a_label_does_not_begin_but_ends(mosquitto, wrist6, token_file):
+    gateway = new_gateway(mosquitto.settings, page_port=0, page_token_file=token_file)
+    async with (
+        serving(gateway),
+        Listener(mosquitto.settings, every(Kind.LABEL)) as listener,
+        streaming(synthetic(wrist6, mosquitto.settings, 1, labels=False)),
+        viewing(gateway.page_port) as viewer,
+    ):
+        await until(lambda: gateway.summary().answers)
+        path = "/api/devices/wearable-01/label"
+        assert (await post(gateway.page_port, path, {"activity": "WALKING"}, TOKEN)).status == 204
+        await until(lambda: listener.heard)
+        await mosquitto.stop(signal.SIGKILL)
+        await until(lambda: not gateway.connected)
+        answer = await post(gateway.page_port, path, {"activity": "JOGGING"}, TOKEN)
+        assert (answer.status, answer.json["error"]) == (409, "there is no connection to the broker")
+        assert (await post(gateway.page_port, path, {"activity": None}, TOKEN)).status == 204
+        await viewer.until(lambda: viewer.rows["wearable-01"]["label"] is None)
+        await mosquitto.start()
+        await until(lambda: gateway.connected)
 
 
 async def test_real_devices_and_absent_ones_are_not_asked_for_raw_samples(mosquitto, token_file):

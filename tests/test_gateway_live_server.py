@@ -9,7 +9,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from live_client import close, connect, request, viewing
+from live_client import close, connect, post, request, viewing
 from stack import (
     Listener,
     all_answered,
@@ -23,6 +23,9 @@ from stack import (
     wrist6,
 )
 
+from gateway.live import app, history
+from gateway.live.guard import Hosts
+from gateway.live.page import FAULTY_TICKS
 from gateway.live.server import PageServerError
 from gateway.live.streams import KEPT, MAX_VIEWERS
 from gateway.service import Gateway, GatewaySettings
@@ -208,6 +211,9 @@ async def test_every_answer_has_its_headers(mosquitto):
             ("/static/%2e%2e/%2e%2e/service.py", "GET", 404),
             ("/static//etc/passwd", "GET", 404),
             ("/static/vendor", "GET", 404),
+            ("/static/%00", "GET", 404),
+            ("/static/app.js%00", "GET", 404),
+            (f"/static/{300 * 'x'}.js", "GET", 404),
             ("/nothing", "GET", 404),
         ):
             answer = await request(gateway.page_port, path, method=method)
@@ -269,9 +275,102 @@ async def test_a_token_that_is_none_is_said(mosquitto, tmp_path: Path, content, 
         await gateway.run()
 
 
-async def test_what_is_bound_to_a_network_shows_no_pictures_and_takes_any_name(mosquitto):
+async def test_what_is_bound_to_a_network_shows_no_pictures_and_takes_no_name(mosquitto):
+    """An address cannot be rebound, a name can."""
     gateway = new_gateway(mosquitto.settings, page_port=0, page_address="0.0.0.0")  # noqa: S104 - what is tested
     async with serving(gateway):
-        answer = await request(gateway.page_port, "/api/state", headers={"Host": "gateway.example"})
-        assert answer.status == 200
-        assert json.loads(answer.body)["cameras"] == []
+        for host, status in (
+            ("192.0.2.1:9465", 200),
+            ("[2001:db8::1]", 200),
+            ("localhost", 200),
+            ("gateway.example", 403),
+            ("192.0.2.1.gateway.example", 403),
+            ("", 403),
+            ("[", 403),
+        ):
+            answer = await request(gateway.page_port, "/api/state", headers={"Host": host})
+            assert answer.status == status, host
+            if status == 200:
+                assert json.loads(answer.body)["cameras"] == []
+
+
+async def test_names_that_are_given_are_answered_to(mosquitto, tmp_path, caplog):
+    (tmp_path / "token").write_text(TOKEN)
+    open_page = {"page_port": 0, "page_address": "0.0.0.0", "page_token_file": tmp_path / "token"}  # noqa: S104
+    async with serving(new_gateway(mosquitto.settings, **open_page)):
+        assert "with --page-host" in caplog.text
+    caplog.clear()
+    gateway = new_gateway(mosquitto.settings, **open_page, page_hosts=("Gateway.example",))
+    async with serving(gateway):
+        assert "--page-host" not in caplog.text
+        for host, status in (
+            ("gateway.example", 200),
+            ("192.0.2.1", 403),
+            ("127.0.0.1", 200),
+            ("a.gateway.example", 403),
+        ):
+            assert (await request(gateway.page_port, "/", headers={"Host": host})).status == status, host
+        for origin, status in (
+            ("https://gateway.example", 404),
+            ("http://gateway.example:8443", 404),
+            ("https://localhost", 403),
+            ("ftp://gateway.example", 403),
+            ("https://gateway.example.evil.example", 403),
+            ("https://[", 403),
+        ):
+            answer = await post(
+                gateway.page_port, "/api/devices/nobody/label", {"activity": None}, TOKEN, Origin=origin
+            )
+            assert answer.status == status, origin
+
+
+@pytest.mark.parametrize("name", ["", "https://gateway.example", "gateway.example:443", "a b", "x/y", "*.example"])
+async def test_a_page_host_that_is_none_is_said(mosquitto, name):
+    with pytest.raises(PageServerError, match="--page-host takes a name"):
+        await new_gateway(mosquitto.settings, page_port=0, page_hosts=(name,)).run()
+
+
+async def test_where_it_listens_is_answered_to():
+    assert Hosts("192.0.2.7").answer_to("192.0.2.7:9465")
+    assert Hosts("Gateway.lan").answer_to("gateway.lan")
+    assert Hosts("192.0.2.7", ["fd00::1"]).answer_to("192.0.2.7")
+    assert Hosts("192.0.2.7", ["[fd00:0::1]"]).answer_to("[fd00::1]:80")
+    assert not Hosts("0.0.0.0", ["a.example"]).answer_to("0.0.0.0")  # noqa: S104 - what is tested
+    assert not Hosts("127.0.0.1").answer_to("192.0.2.7")
+
+
+async def test_an_installation_of_links_serves_its_files(mosquitto, tmp_path, monkeypatch):
+    (tmp_path / "linked").symlink_to(app.STATIC)
+    monkeypatch.setattr(app, "STATIC", tmp_path / "linked")
+    gateway = new_gateway(mosquitto.settings, page_port=0)
+    async with serving(gateway):
+        for path in ("/", "/static/app.js", "/static/vendor/uPlot.min.css"):
+            assert (await request(gateway.page_port, path)).status == 200, path
+
+
+async def test_a_tick_that_fails_ends_nothing(mosquitto, wrist6, monkeypatch, caplog):
+    gateway = new_gateway(mosquitto.settings, page_port=0)
+    async with (
+        serving(gateway),
+        streaming(synthetic(wrist6, mosquitto.settings, 1)),
+        viewing(gateway.page_port) as viewer,
+    ):
+        await viewer.until(lambda: viewer.rows)
+        assert (await request(gateway.page_port, "/healthz")).status == 200
+        failed = []
+
+        def fail(*_: object) -> None:
+            failed.append(1)
+            raise ZeroDivisionError("of this test")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(history.BandwidthHistory, "note", fail)
+            await until(lambda: len(failed) >= 3)
+            answer = await request(gateway.page_port, "/healthz")
+            assert (answer.status, b"log" in answer.body) == (503, True)
+            answers = gateway.summary().answers
+            await until(lambda: gateway.summary().answers > answers)
+        updates = viewer.counts["update"]
+        await viewer.until(lambda: viewer.counts["update"] > updates + FAULTY_TICKS)
+        assert (await request(gateway.page_port, "/healthz")).status == 200
+    assert caplog.text.count("ZeroDivisionError: of this test") == 1

@@ -2,7 +2,7 @@
 
 =====================================  ===============================================================================
 ``GET /``, ``GET /static/<file>``      the page
-``GET /healthz``                       200 while connected to the broker, else 503
+``GET /healthz``                       200 while connected to the broker and up to date, else 503
 ``GET /api/state``                     everything, as JSON
 ``GET /api/events?device=<id>``        the same, and then what changes, as server-sent events
 ``GET /cameras/<id>.jpg``              what a camera saw last, where previews are served
@@ -19,11 +19,11 @@ from typing import Final, Protocol
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway.live.guard import Guard, RequestRefusedError, granted, refusal
+from gateway.live.guard import Guard, Hosts, RequestRefusedError, granted, refusal
 from gateway.live.streams import EventStream, TooManyViewersError
 from protocol.topics import check_device_id
 from quantization.errors import MessageError
@@ -51,6 +51,10 @@ class Page(Protocol):
     def connected(self) -> bool:
         """To the broker."""
 
+    @property
+    def well(self) -> bool:
+        """What it shows is up to date."""
+
     async def state(self) -> str:
         """Everything, as JSON."""
 
@@ -67,22 +71,31 @@ class Page(Protocol):
         """Ask a device for its raw samples."""
 
 
-def make_app(page: Page, *, loopback: bool) -> ASGIApp:
+def make_app(page: Page, hosts: Hosts) -> ASGIApp:
     """The application.
 
     Args:
         page: what it shows.
-        loopback: it listens on this machine only.
+        hosts: under which it answers.
     """
+    files = _files()
+
+    def file(name: str) -> Response:
+        if name not in files:
+            raise RequestRefusedError(404, "nothing is here")
+        content, kind = files[name]
+        return Response(content, media_type=kind, headers={"Cache-Control": "no-cache"})
 
     async def index(_: Request) -> Response:
-        return _file("index.html")
+        return file("index.html")
 
     async def static(request: Request) -> Response:
-        return _file(request.path_params["name"])
+        return file(request.path_params["name"])
 
     async def health(_: Request) -> Response:
-        return PlainTextResponse("ok\n") if page.connected else PlainTextResponse("no broker\n", 503)
+        if not page.connected:
+            return PlainTextResponse("no broker\n", 503)
+        return PlainTextResponse("ok\n") if page.well else PlainTextResponse("not up to date: see the log\n", 503)
 
     async def state(_: Request) -> Response:
         return Response(await page.state(), media_type="application/json")
@@ -94,12 +107,12 @@ def make_app(page: Page, *, loopback: bool) -> ASGIApp:
         return Response(found[1], media_type=found[0])
 
     async def label(request: Request) -> Response:
-        wanted = await granted(request, page.token)
+        wanted = await granted(request, page.token, hosts)
         page.label(_device(request.path_params["device"]), wanted)
         return Response(status_code=204)
 
     async def raw(request: Request) -> Response:
-        wanted = await granted(request, page.token)
+        wanted = await granted(request, page.token, hosts)
         page.ask_raw(_device(request.path_params["device"]), wanted)
         return Response(status_code=204)
 
@@ -114,7 +127,7 @@ def make_app(page: Page, *, loopback: bool) -> ASGIApp:
         Route("/api/devices/{device}/raw", raw, methods=["POST"]),
     ]
     handlers = {RequestRefusedError: _refused, HTTPException: _refused_by_route}
-    return Guard(Starlette(routes=routes, exception_handlers=handlers), loopback=loopback)
+    return Guard(Starlette(routes=routes, exception_handlers=handlers), hosts)
 
 
 class _Events:
@@ -155,8 +168,11 @@ async def _refused_by_route(_: Request, error: Exception) -> Response:
     return answer
 
 
-def _file(name: str) -> Response:
-    path = (STATIC / name).resolve()
-    if not path.is_relative_to(STATIC) or path.suffix not in _TYPES or not path.is_file():
-        raise RequestRefusedError(404, "nothing is here")
-    return FileResponse(path, media_type=_TYPES[path.suffix], headers={"Cache-Control": "no-cache"})
+def _files() -> dict[str, tuple[bytes, str]]:
+    """Content and type of the page's files, by name: whatever else somebody asks for is never looked for on a disk."""
+    folder = STATIC.resolve()
+    return {
+        path.relative_to(folder).as_posix(): (path.read_bytes(), _TYPES[path.suffix])
+        for path in folder.rglob("*")
+        if path.suffix in _TYPES and path.is_file()
+    }

@@ -6,6 +6,8 @@ import asyncio
 import hmac
 import ipaddress
 import json
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -29,6 +31,7 @@ _HEADERS: Final = (
     (b"referrer-policy", b"no-referrer"),
 )
 _OURSELVES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+_NAME: Final = re.compile(r"[a-z0-9_]([a-z0-9_.-]{0,251}[a-z0-9_])?")
 
 
 class RequestRefusedError(Exception):
@@ -76,19 +79,57 @@ def read_token(path: Path) -> str:
     return token
 
 
+class Hosts:
+    """Names and addresses under which the page answers.
+
+    A web site whose own name somebody points to the page (DNS rebinding) must not read it. Nobody can do that to an
+    address, so that on a network addresses are taken as long as no names are given.
+
+    Args:
+        address: where the page listens.
+        given: further names, such as that of a proxy.
+
+    Raises:
+        PageServerError: a name that is none.
+
+    >>> hosts = Hosts("0.0.0.0", ["gateway.example"])
+    >>> hosts.answer_to("localhost:9465"), hosts.answer_to("gateway.example"), hosts.answer_to("192.0.2.1")
+    (True, True, False)
+    """
+
+    def __init__(self, address: str, given: Iterable[str] = ()) -> None:
+        self._given = frozenset(map(_checked, given))
+        self._names = _OURSELVES | self._given
+        self._any_address = not self._given and not is_loopback(address)
+        listening = _ip(address)
+        if listening is None or not listening.is_unspecified:
+            self._names |= {str(listening or address.lower())}
+
+    def __str__(self) -> str:
+        return ", ".join([*sorted(self._names), *(["any address"] if self._any_address else [])])
+
+    def answer_to(self, host: str) -> bool:
+        """Whether a request with this ``Host`` is answered."""
+        name = _name_in(f"//{host}")
+        return name in self._names or (self._any_address and name is not None and _ip(name) is not None)
+
+    def are_origin(self, origin: str, host: str) -> bool:
+        """Whether a request with this ``Origin`` and ``Host`` comes from the page itself."""
+        scheme, _, rest = origin.partition("://")
+        return scheme in ("http", "https") and (rest == host or _name_in(f"//{rest}") in self._given)
+
+
 class Guard:
     """Gives every answer its headers, and refuses names that are not ours.
 
-    A page that somebody else's name points to (DNS rebinding) must not read a gateway that serves its own machine only.
-
     Args:
         app: what is guarded.
-        loopback: it listens on this machine only.
+        hosts: under which it answers.
     """
 
-    def __init__(self, app: ASGIApp, *, loopback: bool) -> None:
+    def __init__(self, app: ASGIApp, hosts: Hosts) -> None:
         self._app = app
-        self._loopback = loopback
+        self._hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve."""
@@ -101,21 +142,37 @@ class Guard:
                 message = {**message, "headers": headers}
             await send(message)
 
-        if self._loopback and _host_of(Request(scope)) not in _OURSELVES:
-            answer = refusal(403, "this page answers to localhost, 127.0.0.1 and [::1] only")
+        if not self._hosts.answer_to(Request(scope).headers.get("host", "")):
+            answer = refusal(403, f"this page answers to {self._hosts} only; --page-host adds a name")
             await answer(scope, receive, guarded)
             return
         await self._app(scope, receive, guarded)
 
 
-def _host_of(request: Request) -> str | None:
+def _checked(name: str) -> str:
+    found = _ip(name.removeprefix("[").removesuffix("]"))
+    if found is None and not _NAME.fullmatch(name.lower()):
+        raise PageServerError(f"--page-host takes a name without scheme and port, such as gateway.example: {name!r}")
+    return str(found or name.lower())
+
+
+def _ip(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        return urlsplit(f"//{request.headers.get('host', '')}").hostname
+        return ipaddress.ip_address(text)
     except ValueError:
         return None
 
 
-async def granted(request: Request, token: str | None) -> dict[str, Any]:
+def _name_in(url: str) -> str | None:
+    """The host, as names are compared."""
+    try:
+        name = urlsplit(url).hostname
+    except ValueError:
+        return None
+    return str(_ip(name) or name) if name is not None else None
+
+
+async def granted(request: Request, token: str | None, hosts: Hosts) -> dict[str, Any]:
     """The JSON object that a request to do something carries, once it may be done.
 
     Raises:
@@ -124,9 +181,7 @@ async def granted(request: Request, token: str | None) -> dict[str, Any]:
     if token is None:
         raise RequestRefusedError(403, "this page is read-only: start the gateway with --page-token-file")
     origin = request.headers.get("origin")
-    if origin is not None and origin not in (
-        f"{scheme}://{request.headers.get('host')}" for scheme in ("http", "https")
-    ):
+    if origin is not None and not hosts.are_origin(origin, request.headers.get("host", "")):
         raise RequestRefusedError(403, "only this page itself may ask for that")
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), token.encode()):

@@ -13,8 +13,10 @@ from protocol.topics import Kind, topic
 SAY_MS: Final = 1000
 """A label is never further behind than this, about as long as a packet."""
 OVERLAP_MS: Final = 2000
-"""Each stretch begins within the one before: the clock that maps it to ticks may have moved a little. Nor does one go on
-for longer: if more time seems to have passed, the clock was set, and nobody said that for hours."""
+"""Each stretch begins within the one before: the clock that maps it to ticks may have moved a little.
+
+Nor does one go on for longer: if more time seems to have passed, the clock was set.
+"""
 LONGEST_MS: Final = 1_800_000
 """A label that somebody forgot ends by itself after half an hour."""
 MAX_OPEN: Final = 64

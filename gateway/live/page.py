@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Final
 
@@ -13,7 +14,7 @@ from gateway.batcher import MicroBatcher
 from gateway.cameras import Cameras
 from gateway.devices import Device
 from gateway.live.app import make_app
-from gateway.live.guard import RequestRefusedError
+from gateway.live.guard import Hosts, RequestRefusedError
 from gateway.live.labelling import Labelling
 from gateway.live.signal import Signals
 from gateway.live.state import TICKS_PER_S, Link, LiveState
@@ -22,6 +23,10 @@ from gateway.pipeline import Pipeline
 from protocol.messages import MAX_RAW_S, Debug, now_ms
 from protocol.topics import Kind, topic
 
+logger = logging.getLogger(__name__)
+
+FAULTY_TICKS: Final = 2 * TICKS_PER_S
+"""So many in a row must succeed before the page is well again: what fails may come up once a second only."""
 Publish = Callable[[str, bytes], None]
 
 
@@ -59,6 +64,7 @@ class LivePage:
         self._publish = publish
         self._previews = previews
         self._pipeline = pipeline
+        self._sound_ticks = FAULTY_TICKS
         self._labelling = Labelling(publish)
         self._signals = Signals(pipeline)
         self._state = LiveState(
@@ -72,9 +78,9 @@ class LivePage:
             read_only=token is None,
         )
 
-    def app(self, *, loopback: bool) -> ASGIApp:
-        """The application to serve."""
-        return make_app(self, loopback=loopback)
+    def app(self, hosts: Hosts) -> ASGIApp:
+        """The application to serve, under these names."""
+        return make_app(self, hosts)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -91,9 +97,16 @@ class LivePage:
         loop = asyncio.get_running_loop()
         while True:
             started = loop.time()
-            self._labelling.tick(now_ms())
-            self._state.tick()
-            self._signals.tick()
+            try:
+                self._labelling.tick(now_ms())
+                self._state.tick()
+                self._signals.tick()
+            except Exception:  # a mistake in what only shows must not end what recognises
+                if self.well:
+                    logger.exception("the page could not be brought up to date; it goes on, recognition does anyway")
+                self._sound_ticks = 0
+            else:
+                self._sound_ticks += 1
             self.viewers.wake()
             await asyncio.sleep(max(0.0, started + 1 / TICKS_PER_S - loop.time()))
 
@@ -103,6 +116,11 @@ class LivePage:
     def connected(self) -> bool:
         """To the broker."""
         return self._link.connected
+
+    @property
+    def well(self) -> bool:
+        """What it shows is up to date."""
+        return self._sound_ticks >= FAULTY_TICKS
 
     async def state(self) -> str:
         """Everything, as JSON."""
@@ -132,7 +150,7 @@ class LivePage:
         """Begin or end a label.
 
         Raises:
-            RequestRefusedError: there is no such device or activity, or too much is labelled.
+            RequestRefusedError: there is no such device or activity, no connection, or too much is labelled.
         """
         known = self._device(device)
         activity = wanted.get("activity")
@@ -141,6 +159,8 @@ class LivePage:
         if activity is None:
             self._labelling.end(device, now_ms())
             return
+        if not self.connected:  # what has begun can be ended: that is said when there is a connection again
+            raise RequestRefusedError(409, "there is no connection to the broker")
         labels = self._labels_of(known)
         if activity not in labels:
             raise RequestRefusedError(400, f"no activity {activity[:48]!r}; there are {', '.join(labels)}")
