@@ -80,22 +80,15 @@ def make_app(page: Page, hosts: Hosts) -> ASGIApp:
     """
     files = _files()
 
-    def file(name: str) -> Response:
-        if name not in files:
-            raise RequestRefusedError(404, "nothing is here")
-        content, kind = files[name]
-        return Response(content, media_type=kind, headers={"Cache-Control": "no-cache"})
-
     async def index(_: Request) -> Response:
-        return file("index.html")
+        return _file(files, "index.html")
 
     async def static(request: Request) -> Response:
-        return file(request.path_params["name"])
+        return _file(files, request.path_params["name"])
 
     async def health(_: Request) -> Response:
-        if not page.connected:
-            return PlainTextResponse("no broker\n", 503)
-        return PlainTextResponse("ok\n") if page.well else PlainTextResponse("not up to date: see the log\n", 503)
+        trouble = "no broker" if not page.connected else "not up to date: see the log" if not page.well else None
+        return PlainTextResponse(f"{trouble or 'ok'}\n", 503 if trouble else 200)
 
     async def state(_: Request) -> Response:
         return Response(await page.state(), media_type="application/json")
@@ -176,3 +169,10 @@ def _files() -> dict[str, tuple[bytes, str]]:
         for path in folder.rglob("*")
         if path.suffix in _TYPES and path.is_file()
     }
+
+
+def _file(files: dict[str, tuple[bytes, str]], name: str) -> Response:
+    if name not in files:
+        raise RequestRefusedError(404, "nothing is here")
+    content, kind = files[name]
+    return Response(content, media_type=kind, headers={"Cache-Control": "no-cache"})
