@@ -12,12 +12,11 @@ from typing import Final
 import uvicorn
 from starlette.types import ASGIApp
 
+from gateway.live.connection import MAX_CONNECTIONS, BoundedConnection
 from quantization.errors import GammawearError
 
 logger = logging.getLogger(__name__)
 
-MAX_CONNECTIONS: Final = 256
-"""Viewers, their pictures, and some that say nothing. Beyond, a request is answered 503."""
 KEEP_ALIVE_S: Final = 5
 GOODBYE_S: Final = 1
 
@@ -44,7 +43,7 @@ async def serving_page(app: ASGIApp, address: str, port: int) -> AsyncIterator[i
     taken: int = listening.getsockname()[1]
     config = uvicorn.Config(
         app,
-        http="h11",
+        http=BoundedConnection,
         ws="none",
         lifespan="off",
         log_config=None,
