@@ -60,7 +60,7 @@ class BoundedConnection(H11Protocol):
                 self._since = now
             limit_s = STALLED_S
         else:
-            asked = self.cycle is not None and not self.cycle.response_complete
+            asked = self.cycle is not None and not self.cycle.response_complete  # type: ignore[redundant-expr]
             if asked:
                 self._since = now
             limit_s = SILENT_S
