@@ -54,7 +54,7 @@ RUN_HERE: Final = {
     ),
     "test_gateways": (
         "gammawear gateway --host broker.local --metrics-address 0.0.0.0",
-        "gammawear gateway --page-address 0.0.0.0 --page-token-file token",
+        "gammawear gateway --page-host gateway.example --page-token-file token",
         "gammawear --log-format json gateway 2>> gateway.jsonl",
     ),
     "test_devices_and_cameras": (
