@@ -89,7 +89,7 @@ async def test_gateways(mosquitto: Any, start: Start, typed: Typed, tmp_path: Pa
     (tmp_path / "token").write_text("0123456789abcdef\n")
     lines = (
         "gammawear gateway --host broker.local --metrics-address 0.0.0.0",
-        "gammawear gateway --page-address 0.0.0.0 --page-token-file token",
+        "gammawear gateway --page-host gateway.example --page-token-file token",
         "gammawear --log-format json gateway 2>> gateway.jsonl",
     )
     here = (*at(mosquitto), *NO_PORTS, "--seconds", "0.5")
