@@ -127,7 +127,7 @@ def miscoded_packets(coded: Codebook, plain: Codebook, rng: random.Random) -> It
 def hostile_messages(rng: random.Random, limit: int) -> Iterator[tuple[str, bytes, str]]:
     """The same for everything that is no packet; ``limit`` is the largest payload that a broker passes."""
     garbage = [
-        b"", b"\xff\xfe\x00", b"{", b"null", b"[]", b'{"state": "dancing"}', b'{"state": "online", "rate_hz": 1e999}',
+        b" ", b"\xff\xfe\x00", b"{", b"null", b"[]", b'{"state": "dancing"}', b'{"state": "online", "rate_hz": 1e999}',
         b'{"state": "online", "packets": -1}', b'{"state": "online", "is_admin": true}', b"[" * 100_000,
         b'{"state": "online", "error": "' + b"x" * 100_000 + b'"}',
     ]  # fmt: skip
