@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import re
 import shutil
@@ -21,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from gammawear.logs import quiet
 from protocol.broker_settings import BrokerSettings
 from quantization.errors import ConnectError
 
@@ -220,7 +220,7 @@ async def _amqtt(port: int) -> AsyncIterator[str]:
             "neither mosquitto nor amqtt is installed; install one (Debian: apt install mosquitto, or "
             "pip install 'gammawear[demo]'), or name a broker that runs already"
         ) from error
-    with _quiet("amqtt", "transitions"):
+    with quiet("amqtt", "transitions"):
         broker = Broker(
             {
                 "listeners": {"default": {"type": "tcp", "bind": f"{HOST}:{port}"}},
@@ -244,17 +244,3 @@ class _Subscriptions(dict[str, Any]):
 
     def __iter__(self) -> Iterator[str]:
         return iter(list(self.keys()))
-
-
-@contextlib.contextmanager
-def _quiet(*names: str) -> Iterator[None]:
-    """Let only critical messages through: amqtt reports each client that leaves as an error."""
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from gammawear import checks, link_checks, options
+from gammawear import checks, link_checks, logs, options
 from gammawear.checks import Finding
 from gammawear.options import takes_broker
 from gammawear.settings import Setting, settings_of, unknown_variables
@@ -41,13 +40,13 @@ def doctor_command(
 
       gammawear --config gammawear.toml doctor --json
     """
-    logging.getLogger("protocol").setLevel(logging.CRITICAL)  # what it would say is in the report
     root: Any = context.find_root()
     found: list[Finding] = []
-    for finding in _look(root, bundles, broker if connect else None):
-        found.append(finding)
-        if not as_json:
-            _say(finding)
+    with logs.quiet("protocol"):  # what it would say is in the report
+        for finding in _look(root, bundles, broker if connect else None):
+            found.append(finding)
+            if not as_json:
+                _say(finding)
     problems = any(finding.level == "problem" for finding in found)
     if as_json:
         typer.echo(json.dumps({"ok": not problems, "checks": [asdict(finding) for finding in found]}))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import logging
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
@@ -90,6 +92,20 @@ def configure(form: LogFormat, level: LogLevel) -> None:
     _installed[:] = [chosen]
     root.addHandler(chosen)
     root.setLevel(level.upper())
+
+
+@contextlib.contextmanager
+def quiet(*names: str) -> Iterator[None]:
+    """Let only critical messages of these loggers and those below them through."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def say_error(error: Exception) -> None:
