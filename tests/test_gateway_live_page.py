@@ -295,7 +295,7 @@ async def test_somebody_with_the_token_labels(mosquitto, wrist6, tmp_path):
     async with serving(gateway), streaming(unlabelled), Listener(mosquitto.settings, every(Kind.LABEL)) as heard:
         async with opened(gateway.page_port, "#device=wearable-01") as tab:
             await tab.until("!document.querySelector('#label-begin').disabled")
-            assert await tab.text("#detail-truth") == "no label"
+            await tab.shows("#detail-truth", "no label")
             await tab.page.select_option("#label-activity", wrist6.labels[1])
             await tab.page.click("#label-begin")
             await tab.page.fill("#token", "not the token at all")
