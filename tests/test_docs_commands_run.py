@@ -138,7 +138,7 @@ def test_a_detector_is_exported(run: Run, typed: Typed, tmp_path: Path) -> None:
 
 def recipe(target: str, *arguments: str) -> list[str]:
     """What make would run last for a target, where all is installed."""
-    make = ["make", "--dry-run", "--old-file", ".venv/.demo", target, *arguments]
+    make = ["make", "--no-print-directory", "--dry-run", "--old-file", ".venv/.demo", target, *arguments]
     done = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True)
     return shlex.split(done.stdout.splitlines()[-1])
 

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from stack import archive, until
 from test_gammawear_service import Command, start
 
-from gammawear import cli
+from gammawear import cli, logs
 from gammawear.logs import NOTES
 from models.bundle import SHIPPED, Bundle, load_bundle
 from models.fit import Fit
@@ -40,6 +40,9 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(NOTES, "_file", None)  # where --log-format json has put it
     monkeypatch.setattr(NOTES, "_width", None)
+    for handler in logs._installed:  # of a command that another kind of test ran here
+        logging.root.removeHandler(handler)
+    logs._installed.clear()
     before = logging.root.handlers[:], logging.root.level
 
     def main(*arguments: str) -> tuple[int, str, str]:
