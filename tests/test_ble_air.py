@@ -6,25 +6,29 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
+import pytest
 from ble_stack import BRIDGE, FAST, address_of
 from bumble import hci
 from bumble.core import AdvertisingData
 from bumble.device import Device as Radio
 from stack import patient_devices, until
 
-from device_emulator.ble.air import Air
+from device_emulator.ble.air import SUPERVISION_TIMEOUT, Air
 
 __all__ = ["patient_devices"]
 
 NEWER = 1 << 9
 """LE Enhanced Connection Complete, in the LE event mask."""
+NOTIFICATION = bytes.fromhex("1b 0100 00")
+"""Of attribute 1."""
 CONNECTION_COMPLETE, ENHANCED_CONNECTION_COMPLETE = 0x01, 0x0A
 
 
 class RawHost:
     """Speaks HCI over a socket, without a stack."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, air: Air, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.air = air
         self.events: list[hci.HCI_Packet] = []
         self._reader = reader
         self._writer = writer
@@ -85,7 +89,7 @@ async def linked() -> AsyncIterator[tuple[RawHost, Radio]]:
     await radio.power_on()
     await radio.start_advertising(advertising_interval_min=20, advertising_interval_max=20, auto_restart=True)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    host = RawHost(reader, writer)
+    host = RawHost(air, reader, writer)
     listening = asyncio.create_task(host.listen())
     try:
         assert await host.command(hci.HCI_Reset_Command()) == 0
@@ -136,3 +140,26 @@ async def test_the_controller_has_a_public_address_as_a_dongle_has() -> None:
         await host.command(hci.HCI_Read_BD_ADDR_Command())
         answers = [event for event in host.events if isinstance(event, hci.HCI_Command_Complete_Event)]
         assert answers[-1].return_parameters.bd_addr.to_string(with_type_qualifier=False) == BRIDGE
+
+
+@pytest.mark.parametrize("who", ["hears nothing", "has given the link up"])
+async def test_what_the_other_end_does_not_take_is_not_completed(who: str) -> None:
+    """A link layer repeats what is not acknowledged: whoever counts completed packets loses none."""
+    async with linked() as (host, radio):
+        air, handle = host.air, await host.connect(address_of(1))
+        queue = next(iter(radio.connections.values())).data_packet_queue
+        assert queue is not None
+        radio.send_l2cap_pdu(handle, 4, NOTIFICATION)
+        await until(lambda: queue.completed == 1, within_s=10.0)
+        air.silence(BRIDGE)
+        if who == "has given the link up":
+            disconnect = hci.HCI_Disconnect_Command(connection_handle=handle, reason=SUPERVISION_TIMEOUT)
+            assert await host.command(disconnect) == 0
+            air.hear(BRIDGE)
+        radio.send_l2cap_pdu(handle, 4, NOTIFICATION)
+        await asyncio.sleep(20 * FAST.connection_interval_ms / 1000)
+        assert (queue.completed, queue.pending) == (1, 1)
+        if who == "hears nothing":
+            air.hear(BRIDGE)
+            await until(lambda: queue.completed == 2, within_s=10.0)
+        await until(lambda: len(host.data) == queue.completed, within_s=10.0)

@@ -206,6 +206,11 @@ class Air:
         controller.le_connections.clear()
         self._link.remove_controller(controller)
 
+    def reaches(self, controller: _AirController, connection: Connection) -> bool:
+        """Whether what goes out on this connection is acknowledged: the other end hears it, and has not given it up."""
+        mirror = self._mirror(connection)
+        return mirror is not None and not controller.silent and not mirror[0].silent
+
     def swallows(self, pdu: bytes) -> bool:
         """Whether this L2CAP packet is one of the notifications that vanish."""
         if self.settings.loss == 0 or not _is_notification(pdu):
@@ -221,11 +226,14 @@ class _Link(LocalLink):
     def send_acl_data(
         self, sender_controller: Controller, destination_address: hci.Address, transport: PhysicalTransport, data: bytes
     ) -> None:
-        """From the address that the connection was made with: Linux sets another one for each scan."""
+        """At once: the sender counts as delivered what it has sent, so nothing may come in between.
+
+        From the address that the connection was made with: Linux sets another one for each scan.
+        """
         connection = sender_controller.le_connections.get(destination_address)
         receiver = self.find_le_controller(destination_address)
         if connection is not None and receiver is not None:
-            asyncio.get_running_loop().call_soon(receiver.on_link_acl_data, connection.self_address, transport, data)
+            receiver.on_link_acl_data(connection.self_address, transport, data)
 
     def send_ll_control_pdu(
         self, sender_address: hci.Address, receiver_address: hci.Address, packet: ll.ControlPdu
@@ -280,7 +288,7 @@ class _AirController(Controller):
         if connection is None:
             waiting.clear()
             return
-        if not self.silent:  # a silent link completes nothing: the host waits, and its queue fills
+        if self._air.reaches(self, connection):  # else nothing is completed: the host waits, and its queue fills
             for _ in range(min(self._air.settings.packets_per_event, len(waiting))):
                 self._send(connection, waiting.popleft())
         if waiting:
@@ -294,11 +302,6 @@ class _AirController(Controller):
             self.send_hci_packet(completed)
             return
         connection.on_hci_acl_data_packet(packet)
-
-    def on_link_acl_data(self, sender_address: hci.Address, transport: PhysicalTransport, data: bytes) -> None:
-        """From the air."""
-        if not self.silent and sender_address in self.le_connections:
-            super().on_link_acl_data(sender_address, transport, data)
 
     def on_le_disconnected(self, connection: Connection, reason: int) -> None:
         """The connection's end; twice is once."""
