@@ -262,6 +262,25 @@ async def test_with_the_keyboard_alone(mosquitto, wrist6):
         assert tab.problems == []
 
 
+async def test_the_theme_is_the_systems_until_one_is_chosen(mosquitto):
+    gateway = new_gateway(mosquitto.settings, page_port=0)
+    async with serving(gateway), opened(gateway.page_port, color_scheme="dark") as tab:
+        grounds = "getComputedStyle(document.body).backgroundColor"
+        dark = await tab.page.evaluate(grounds)
+        await tab.page.emulate_media(color_scheme="light")
+        await tab.until("document.documentElement.dataset.theme === 'light'")
+        light = await tab.page.evaluate(grounds)
+        assert dark != light
+        await tab.page.click("#theme")
+        assert await tab.page.evaluate(grounds) == dark
+        assert await tab.page.get_attribute("#theme", "aria-label") == "Switch to the light theme"
+        await tab.page.reload()
+        await tab.page.emulate_media(color_scheme="dark")
+        await tab.page.emulate_media(color_scheme="light")
+        assert await tab.page.evaluate(grounds) == dark, "it was chosen"
+        assert tab.problems == []
+
+
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1440), ("dark", 1440), ("light", 360)])
 async def test_it_is_accessible(mosquitto, wrist6, scheme, width):
     axe = NODE_MODULES / "axe-core" / "axe.min.js"

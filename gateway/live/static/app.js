@@ -124,31 +124,30 @@ function addressed() {
   }
 }
 
-function isDark() {
-  const chosen = document.documentElement.dataset.theme;
-  return chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+function nameTheme() {
+  const other = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
+  setAttribute(byId("theme"), "aria-label", `Switch to the ${other} theme`);
 }
 
-function nameTheme() {
-  setAttribute(byId("theme"), "aria-label", `Switch to the ${isDark() ? "light" : "dark"} theme`);
+function setTheme(theme) {
+  document.documentElement.dataset.theme = theme;
+  nameTheme();
+  redrawAll();
+  list.redraw();
 }
 
 byId("theme").addEventListener("click", () => {
-  const theme = isDark() ? "light" : "dark";
-  document.documentElement.dataset.theme = theme;
+  const theme = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
+  document.documentElement.toggleAttribute("data-chose-theme", true);
   try {
     localStorage.setItem("theme", theme);
   } catch {
     // storage is off: it holds until the page is closed
   }
-  nameTheme();
-  redrawAll();
-  list.redraw();
+  setTheme(theme);
 });
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
-  nameTheme();
-  redrawAll();
-  list.redraw();
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", (system) => {
+  if (!document.documentElement.hasAttribute("data-chose-theme")) setTheme(system.matches ? "dark" : "light");
 });
 window.addEventListener("hashchange", () => {
   const id = addressed();

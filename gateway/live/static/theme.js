@@ -1,10 +1,13 @@
-// Runs before the first paint, so that nothing flashes in the other theme.
+// Runs before the first paint, so that nothing flashes in the other theme: the chosen one, else the system's.
 (() => {
-  let chosen = null;
+  let theme = null;
   try {
-    chosen = localStorage.getItem("theme");
+    theme = localStorage.getItem("theme");
   } catch {
     // storage is off: the system's theme it is
   }
-  if (chosen === "light" || chosen === "dark") document.documentElement.dataset.theme = chosen;
+  const root = document.documentElement;
+  root.toggleAttribute("data-chose-theme", theme === "light" || theme === "dark");
+  if (!root.hasAttribute("data-chose-theme")) theme = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
+  root.dataset.theme = theme;
 })();
