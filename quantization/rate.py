@@ -6,7 +6,9 @@ entropy, and codes of movement come close to it. With ``θ = (√(1 + m²) − 1
 
     P(d) = (1 − θ) / (1 + θ) · θ^|d|,    E|d| = m,    H(m) = −log2((1 − θ) / (1 + θ)) − m · log2 θ
 
-Taking ``m`` by window, not over all data, is what a coder does whose context says whether the wearer moves.
+Taking ``m`` by window, not over all data, is what a coder does whose context says whether the wearer moves. For frames
+``m`` is that between neighbours of one colour, by plane. A context coder sees more neighbours and needs less, but what
+makes one cheaper makes the other cheaper.
 """
 
 from __future__ import annotations
@@ -43,7 +45,28 @@ def bits_per_sample(quantizer: LearnedQuantizer, x: Tensor) -> Tensor:
     The value counts the codes' own steps. The gradient is that of the curve between the codes: how far a signal travels
     in steps is, over all phases to the thresholds, how many of them it crosses.
     """
-    steps = (2**quantizer.bits - 1) / 2
-    soft = quantizer.soft(x).diff(dim=1).abs().mean(dim=1) * steps  # [B, C]
-    hard = quantizer.codes(x).diff(dim=1).abs().to(x.dtype).mean(dim=1)
+    soft = quantizer.soft(x).diff(dim=1).abs().mean(dim=1)  # [B, C]
+    hard = quantizer.codes(x).diff(dim=1).abs().to(soft.dtype).mean(dim=1)
+    return _entropy(quantizer, soft, hard)
+
+
+def bits_per_photosite(quantizer: LearnedQuantizer, planes: Tensor) -> Tensor:
+    """Estimated bits a photosite, as :func:`bits_per_sample`.
+
+    Args:
+        quantizer: of images, whose codes are to be coded.
+        planes: ``[B, 4, h, w]`` fractions of full scale, h, w >= 2.
+    """
+
+    def change(values: Tensor) -> Tensor:
+        down, across = (values.diff(dim=dim).abs().mean(dim=(2, 3)) for dim in (2, 3))
+        return (down + across) / 2  # [B, 4]
+
+    soft = quantizer.soft(planes)
+    return _entropy(quantizer, change(soft), change(quantizer.codes(planes).to(soft.dtype)))
+
+
+def _entropy(quantizer: LearnedQuantizer, soft: Tensor, hard: Tensor) -> Tensor:
+    """Of mean changes: ``hard`` in codes; ``soft`` in [-1, 1], for the gradient."""
+    soft = soft * ((2**quantizer.bits - 1) / 2)
     return geometric_entropy(hard + (soft - soft.detach())).mean()

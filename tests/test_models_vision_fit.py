@@ -247,6 +247,20 @@ def test_views_without_objects_are_no_trouble():
         assert all(bool(torch.isfinite(tensor).all()) for tensor in trained.state_dict().values())
 
 
+def test_a_weight_on_the_rate_widens_the_range():
+    ranges = []
+    for weight in (0.0, 3.0):
+        trained = fit(settings=replace(SETTINGS, epochs=8, rate_weight=weight)).run()
+        ranges.append(trained.quantizer.range)
+    assert (ranges[1] > 1.05 * ranges[0]).all()
+
+
+@pytest.mark.parametrize("quantizer", [FixedPlanes(linear_image(4)), UnquantizedPlanes()])
+def test_a_rate_cannot_be_learned_by_what_does_not_learn(quantizer):
+    with pytest.raises(TrainingError, match="learns: gamma or gamma-paper"):
+        fit(model=joint(quantizer), settings=replace(SETTINGS, rate_weight=0.1))
+
+
 def test_a_loss_that_is_not_finite_ends_the_run():
     broken = joint()
     with torch.no_grad():
@@ -264,6 +278,8 @@ def test_a_loss_that_is_not_finite_ends_the_run():
         {"learning_rate": float("nan")},
         {"quantizer_rate": -1.0},
         {"quantizer_rate": float("nan")},
+        {"rate_weight": -0.1},
+        {"rate_weight": float("nan")},
         {"weight_decay": -0.1},
         {"weight_decay": float("nan")},
     ],

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from quantization.gamma import GammaQuantizer
-from quantization.rate import bits_per_sample, geometric_entropy
+from quantization.gamma_image import ImageQuantizer
+from quantization.plane_coder import encode
+from quantization.rate import bits_per_photosite, bits_per_sample, geometric_entropy
 
 torch.set_num_threads(1)
 
@@ -64,3 +66,45 @@ def test_a_signal_that_never_moves_has_a_finite_gradient():
     bits.backward()
     assert 0 <= bits.item() < 0.02
     assert all(bool(torch.isfinite(p.grad).all()) for p in curve.parameters())
+
+
+def frames(noise: float) -> torch.Tensor:
+    """``[3, 4, 60, 80]``: slopes of light with noise."""
+    rng = np.random.default_rng(0)
+    slope = np.linspace(0.02, 0.3, 80) * np.linspace(0.3, 1.0, 60)[:, None]
+    return torch.from_numpy(slope + noise * rng.standard_normal((3, 4, 60, 80)))
+
+
+def coded_bits(curve: ImageQuantizer, planes: torch.Tensor) -> float:
+    """What the coder of frames takes."""
+    sizes = []
+    for red, first, second, blue in curve.codes(planes).numpy().astype(np.uint8):
+        mosaic = np.empty((120, 160), dtype=np.uint8)
+        mosaic[::2, ::2], mosaic[::2, 1::2], mosaic[1::2, ::2], mosaic[1::2, 1::2] = red, first, second, blue
+        data = encode(mosaic, curve.bits, mosaic.size)
+        assert data is not None
+        sizes.append(8 * len(data) / mosaic.size)
+    return float(np.mean(sizes))
+
+
+@pytest.mark.parametrize("noise", [0.005, 0.05])
+@pytest.mark.parametrize("bits", [2, 4])
+def test_the_estimate_of_frames_is_above_what_they_take_but_not_far(noise, bits):
+    """The coder knows more of the neighbourhood than the estimate, the more so the less noise there is."""
+    curve = ImageQuantizer(bits, gamma=[0.5] * 3, white=[0.4] * 3)
+    coded = coded_bits(curve, frames(noise))
+    assert coded < bits_per_photosite(curve, frames(noise)).item() < 2.2 * coded
+
+
+def test_a_wider_range_of_light_costs_less_and_the_gradient_knows():
+    planes = frames(0.02)
+    curve = ImageQuantizer(4, gamma=[0.5] * 3, white=[0.3] * 3)
+    before = coded_bits(curve, planes)
+    bits_per_photosite(curve, planes).backward()
+    assert (curve.range_raw.grad < 0).all()
+    optimizer = torch.optim.Adam(curve.parameters(), lr=0.03)
+    for _ in range(30):
+        optimizer.zero_grad()
+        bits_per_photosite(curve, planes).backward()
+        optimizer.step()
+    assert coded_bits(curve, planes) < 0.8 * before

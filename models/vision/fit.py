@@ -29,7 +29,9 @@ from models.vision.detector import Detections, Detector, Maps, decode
 from models.vision.precision import Precision, average_precision
 from models.vision.shots import Shot, Shots
 from quantization.errors import TrainingError
+from quantization.gamma import LearnedQuantizer
 from quantization.gamma_image import PlaneQuantizer, UnquantizedPlanes
+from quantization.rate import bits_per_photosite
 from quantization.raw import lift_for
 
 EMA_DECAY: Final = 0.995
@@ -50,6 +52,7 @@ class DetectorSettings:
         batch: mosaics in a step.
         learning_rate: of the network, at its peak.
         quantizer_rate: the quantizer's learning rate as a multiple of the network's.
+        rate_weight: λ: adds so much loss for every bit that a photosite would take after entropy coding.
         weight_decay: of the network (AdamW).
         seed: of initialisation, windows, noise.
     """
@@ -58,11 +61,13 @@ class DetectorSettings:
     batch: int = 4
     learning_rate: float = 4e-3
     quantizer_rate: float = 5.0
+    rate_weight: float = 0.0
     weight_decay: float = 1e-2
     seed: int = 0
 
     def __post_init__(self) -> None:
-        rates = self.learning_rate > 0 and self.quantizer_rate >= 0 and self.weight_decay >= 0
+        not_negative = all(value >= 0 for value in (self.quantizer_rate, self.rate_weight, self.weight_decay))
+        rates = self.learning_rate > 0 and not_negative
         if self.epochs < 1 or self.batch < 2 or not rates:
             raise TrainingError(f"impossible settings: {self}")
 
@@ -87,11 +92,15 @@ class JointDetector(nn.Module):
 
     def forward(self, light: Tensor) -> Maps:
         """``[B, 4, H/2, W/2]`` float64 fractions of full scale to maps."""
-        if self.lifted:
-            lifts = torch.tensor([2.0 ** lift_for(mean) for mean in light.mean((1, 2, 3)).tolist()])
-            light = light * lifts[:, None, None, None]
-        maps: Maps = self.detector(self.quantizer(light).to(memory_format=torch.channels_last))
+        maps: Maps = self.detector(self.quantizer(self.lift(light)).to(memory_format=torch.channels_last))
         return maps
+
+    def lift(self, light: Tensor) -> Tensor:
+        """``[B, 4, H/2, W/2]`` light as the quantizer gets it."""
+        if not self.lifted:
+            return light
+        lifts = torch.tensor([2.0 ** lift_for(mean) for mean in light.mean((1, 2, 3)).tolist()])
+        return light * lifts[:, None, None, None]
 
 
 class DetectorFit:
@@ -104,7 +113,7 @@ class DetectorFit:
         checkpoint: where to keep the state after every epoch; None keeps none.
 
     Raises:
-        TrainingError: fewer views than one batch has.
+        TrainingError: fewer views than one batch has, or a weight on the rate of a curve that cannot learn.
     """
 
     def __init__(
@@ -113,6 +122,8 @@ class DetectorFit:
         self._steps = len(shots.views) // settings.batch
         if not self._steps:
             raise TrainingError(f"{len(shots.views)} pictures do not fill a batch of {settings.batch}")
+        if settings.rate_weight and not isinstance(model.quantizer, LearnedQuantizer):
+            raise TrainingError("a weight on the rate needs a curve that learns: gamma or gamma-paper")
         self._fingerprint = _fingerprint(model, shots, settings)
         self._model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._shots = shots
@@ -149,7 +160,8 @@ class DetectorFit:
         total = 0.0
         for number, batch in enumerate(_batches(order.tolist(), self._settings.batch)):
             self._set_learning_rate(self._epoch * self._steps + number + 1)
-            loss = _loss(self._model, [self._shots.varied(index, self._epoch) for index in batch])
+            taken = [self._shots.varied(index, self._epoch) for index in batch]
+            loss = _loss(self._model, taken, self._settings.rate_weight)
             self._optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(self._model.detector.parameters(), CLIP)
@@ -194,9 +206,10 @@ def _batches(order: list[int], size: int) -> Iterator[list[int]]:
         yield order[at : at + size]
 
 
-def _loss(model: JointDetector, taken: list[Shot]) -> Tensor:
+def _loss(model: JointDetector, taken: list[Shot], rate_weight: float) -> Tensor:
+    light = light_of(taken)
     with torch.autocast("cpu", torch.bfloat16):
-        maps = model(light_of(taken))
+        maps = model(light)
     targets = targets_of(
         [torch.from_numpy(shot.boxes) for shot in taken],
         [torch.from_numpy(shot.labels) for shot in taken],
@@ -204,7 +217,10 @@ def _loss(model: JointDetector, taken: list[Shot]) -> Tensor:
         maps.centres.shape[2],
         maps.centres.shape[3],
     )
-    return loss_of(maps, targets)
+    loss = loss_of(maps, targets)
+    if rate_weight and isinstance(model.quantizer, LearnedQuantizer):
+        loss = loss + rate_weight * bits_per_photosite(model.quantizer, model.lift(light))
+    return loss
 
 
 def light_of(taken: Sequence[Shot]) -> Tensor:
