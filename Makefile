@@ -6,6 +6,8 @@ PIP_ARGS ?=
 # For example ARGS="--wearables 20 --seconds 60".
 ARGS ?=
 DATA ?= ../shared/data/har
+# Tests run in so many processes. More than two disturb each other where they measure time.
+WORKERS ?= 2
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt $(PIP_ARGS)
 
@@ -19,7 +21,7 @@ demo: .venv/.demo  ## Install, then show wearables, live recognition and the ban
 	@$(BIN)/gammawear demo $(ARGS)
 
 test: .venv/.dev  ## Install, then run the tests
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 check: .venv/.dev  ## Lint, types and import directions
 	@$(BIN)/ruff check .
