@@ -3,13 +3,13 @@
     python -m benchmarks.detection --data ../shared/data/vision
     python -m benchmarks.detection --tasks bccd --seeds 0-1 --jobs 2
     python -m benchmarks.detection --curves none,gamma-4 --list
-    python -m benchmarks.detection --long --curves none,gamma-4 --seeds 0-1
+    python -m benchmarks.detection --epochs 120 --tasks penn_fudan --curves none,gamma-4 --seeds 0-1
     python -m benchmarks.detection --bytes                       # adds bytes to rows without; trains nothing
 
 Every run (task, curve, bits, seed) is a line of ``benchmarks/results/detection.jsonl``; runs that are there are not run
 again, so a stopped benchmark goes on. Curves are kept under ``runs/detection/``. Runs take half of the epochs that
-``gammawear train detector`` does; with ``--long`` all of them, in ``detection_long.jsonl``. All seeds of a task share
-its split, the cameras and the noise of its test frames; they differ in initialisation and in what training sees.
+``gammawear train detector`` does; with ``--epochs`` so many, in ``detection_long.jsonl``. All seeds of a task share its
+split, the cameras and the noise of its test frames; they differ in initialisation and in what training sees.
 
 A row's ``light`` has the scores. Where codes are made, ``packed`` and ``coded`` (by light) are what a frame takes as it
 is sent, in chunks with their headers. The curve ``jpeg`` is the rival of :mod:`benchmarks.jpeg_shots`: its row has
@@ -47,10 +47,13 @@ LONG_FILE: Final = RESULTS / "detection_long.jsonl"
 CODEBOOKS: Final = ROOT / "runs" / "detection"
 CORE: Final = ("none", "linear-4", "log-4", "gamma-4", "gamma-2")
 """What every seed has before the rest."""
-MORE: Final = ("linear-lifted-4", "jpeg", "gamma-paper-4", "gamma-3", "linear-2", "gamma-paper-2")
-KINDS: Final[dict[str, CurveKind]] = {kind: kind for kind in CURVES[1:]} | {"linear-lifted": "linear"}
+MORE: Final = ("gamma-unweighted-4", "linear-lifted-4", "jpeg", "gamma-paper-4", "gamma-3", "linear-2")
+KINDS: Final[dict[str, CurveKind]] = {kind: kind for kind in CURVES[1:]} | {
+    "gamma-unweighted": "gamma",
+    "linear-lifted": "linear",
+}
 """How each curve is made."""
-LIFTED: Final = ("gamma", "linear-lifted")
+LIFTED: Final = ("gamma", "gamma-unweighted", "linear-lifted")
 """Get dim frames lifted, as our cameras do it; the others see light as it is: so they were published."""
 WHOLE: Final = {"none": 12, "jpeg": 8}
 """Without a quantizer, so without a number of bits to choose: bits of their values."""
@@ -120,23 +123,27 @@ def frame_sizes(run: Run, data: Path, codebook: Codebook) -> dict[str, Any]:
     return {"packed": packed, "coded": coded}
 
 
-def execute(run: Run, data: Path, *, long: bool = False) -> dict[str, Any]:
-    """Train and test; returns the row to store."""
+def execute(run: Run, data: Path, epochs: int | None = None) -> dict[str, Any]:
+    """Train, for half of the task's epochs if none are given, and test; returns the row to store."""
     import torch
 
     torch.set_num_threads(1)
     started = time.monotonic()
     train, test, classes = material(run.task, data)
-    epochs = TASKS[run.task].epochs
-    settings = DetectorSettings(epochs=epochs if long else epochs // 2, seed=run.seed)
+    task = TASKS[run.task]
+    settings = DetectorSettings(
+        epochs=epochs or task.epochs // 2,
+        rate_weight=task.rate_weight if run.curve == "gamma" else 0.0,
+        seed=run.seed,
+    )
     row: dict[str, Any] = {**asdict(run), "epochs": settings.epochs, "classes": classes, "pictures": len(test)}
     if run.curve == "jpeg":
-        model, gain = train_on_jpegs(train, len(classes), settings, TASKS[run.task].variation)
+        model, gain = train_on_jpegs(train, len(classes), settings, task.variation)
         row["jpeg"] = score_jpegs(model, test, gain, TEST_SEED)
     else:
         model, gain = train_detector(
             train, len(classes), KINDS.get(run.curve, "none"), min(run.bits, 8), settings,
-            variation=TASKS[run.task].variation, lifted=run.curve in LIFTED,
+            variation=task.variation, lifted=run.curve in LIFTED,
         )  # fmt: skip
         shots = Shots(test, gain=gain, seed=TEST_SEED)
         row["light"] = {f"{light:g}": asdict(evaluate(model, shots, light)) for light in LIGHTS}
@@ -207,7 +214,7 @@ def main() -> None:
     parser.add_argument("--curves", default=",".join(CORE), help="default: %(default)s; further: " + ",".join(MORE))
     parser.add_argument("--seeds", default="0-4", help="first-last, default %(default)s")
     parser.add_argument("--jobs", type=int, default=2, help="trainings at the same time, one core each")
-    parser.add_argument("--long", action="store_true", help="all epochs, not half of them; rows in a file of their own")
+    parser.add_argument("--epochs", type=int, help="so many, not half of the task's; rows in a file of their own")
     parser.add_argument("--list", action="store_true", help="show what is missing, run nothing")
     parser.add_argument("--bytes", action="store_true", help="add bytes to rows without; not while others are added")
     arguments = parser.parse_args()
@@ -216,15 +223,15 @@ def main() -> None:
         return
     first, _, last = arguments.seeds.partition("-")
     wanted = runs(arguments.tasks.split(","), arguments.curves.split(","), range(int(first), int(last or first) + 1))
-    results = LONG_FILE if arguments.long else FILE
-    there = set(map(Run.of, stored(results)))
+    results = FILE if arguments.epochs is None else LONG_FILE
+    there = {Run.of(row) for row in stored(results) if arguments.epochs in (None, row["epochs"])}
     missing = [run for run in wanted if run not in there]
     print(f"{len(missing)} runs to do")
     if arguments.list:
         print("\n".join(run.key for run in missing))
         return
     with ProcessPoolExecutor(arguments.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        pending = {pool.submit(execute, run, arguments.data, long=arguments.long): run for run in missing}
+        pending = {pool.submit(execute, run, arguments.data, arguments.epochs): run for run in missing}
         for future in as_completed(pending):
             row = future.result()
             with results.open("a") as file:

@@ -29,6 +29,7 @@ from quantization.errors import GammawearError
 SHOWN_LIGHTS: Final = ("1", "0.1")
 STYLES: Final = {
     "gamma": (COLOURS[0], "o"),
+    "gamma-unweighted": (COLOURS[4], "p"),
     "gamma-paper": (COLOURS[5], "v"),
     "log": (COLOURS[2], "D"),
     "linear": (COLOURS[1], "s"),

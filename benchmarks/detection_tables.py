@@ -24,6 +24,7 @@ Key = tuple[str, int, int]
 NAMES: Final = {
     "none": "12-bit counts",
     "gamma": "γ (ours)",
+    "gamma-unweighted": "γ, bytes not weighed",
     "gamma-paper": "γ as published",
     "log": "logarithm",
     "linear": "linear",

@@ -177,6 +177,11 @@ def detection(file: str = "detection.jsonl") -> list[dict[str, Any]]:
     return read(RESULTS / file)
 
 
+def _long_detection(epochs: int) -> str:
+    stored = [row for row in detection("detection_long.jsonl") if row["epochs"] == epochs]
+    return detection_tables.scores(stored, "penn_fudan")
+
+
 def bandwidth() -> str:
     """The headline: what a second of one channel takes, at equal recognition."""
     return tables.headline(_load("frontier.json"), _load("lossless.json"), "sp_sw_har")
@@ -218,7 +223,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "detection-bccd": lambda: detection_tables.scores(detection(), "bccd"),
     "detection-differences": lambda: detection_tables.differences(detection()),
     "detection-classes-bccd": lambda: detection_tables.by_class(detection(), "bccd"),
-    "detection-long": lambda: detection_tables.scores(detection("detection_long.jsonl"), "penn_fudan"),
+    "detection-120-epochs": lambda: _long_detection(120),
+    "detection-240-epochs": lambda: _long_detection(240),
     "detection-bytes": lambda: detection_tables.sizes(detection()),
     "frame-coders": lambda: detection_tables.frame_coders(_load("frame_bytes.json")),
     "frame-jpegs": lambda: detection_tables.frame_jpegs(_load("frame_bytes.json")),

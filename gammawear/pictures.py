@@ -18,7 +18,7 @@ from models.vision.bundle import DetectorBundle
 from models.vision.own import looks_own, read_own
 from models.vision.pictures import PictureSet
 from models.vision.shots import HEIGHT, OVERSAMPLED, WIDTH, Variation, View, view_of
-from models.vision.tasks import CAMERA_SEED, TASKS, DetectionTask, views
+from models.vision.tasks import CAMERA_SEED, PEOPLE_RATE_WEIGHT, TASKS, DetectionTask, views
 from models.vision.train import DetectorData
 from quantization.errors import DatasetError, TrainingError
 
@@ -112,8 +112,9 @@ def _as_published(
 ) -> DetectorData:
     one = task.published
     return DetectorData(
-        one.title, False, one.licence, one.citation, protocol, pictures.classes, task.variation, train, test
-    )
+        one.title, False, one.licence, one.citation, protocol, pictures.classes, task.variation, task.rate_weight,
+        train, test,
+    )  # fmt: skip
 
 
 def own_data(data: Path, *, classes: Sequence[str] | None = None) -> DetectorData:
@@ -130,6 +131,7 @@ def own_data(data: Path, *, classes: Sequence[str] | None = None) -> DetectorDat
         protocol=found.protocol,
         classes=found.classes,
         variation=Variation(),
+        rate_weight=0.0,
         train=[one.view for one in train],
         test=[one.view for one in test],
         train_files=tuple(one.digest for one in train),
@@ -200,6 +202,7 @@ def _scenes() -> DetectorData:
             protocol="other seeds, so other places and figures, test",
             classes=CLASSES,
             variation=Variation(),
+            rate_weight=PEOPLE_RATE_WEIGHT,
             train=[view(seed) for seed in range(TRAIN_SCENES)],
             test=[view(seed) for seed in range(10**6, 10**6 + TEST_SCENES)],
         )

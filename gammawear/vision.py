@@ -141,7 +141,9 @@ def train_detector(
     out: Annotated[Path, typer.Option(help="Folder for bundles and checkpoints.")] = Path("runs"),
     epochs: Annotated[int | None, typer.Option(min=1, help="The task's own if absent.")] = None,
     batch: Annotated[int, typer.Option(min=2, help="Pictures in a step.")] = 4,
-    rate_weight: Annotated[float, typer.Option(min=0, help="λ: loss for each coded bit a photosite; try 0.1.")] = 0.0,
+    rate_weight: Annotated[
+        float | None, typer.Option(min=0, help="λ: loss for each coded bit a photosite; the task's own if absent.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
 ) -> None:
     """Train a detector and its curve on pictures, and write a bundle that gateways serve.
@@ -165,6 +167,8 @@ def train_detector(
 
     torch.set_num_threads(max(1, torch.get_num_threads() // 2))
     material, own_epochs = detector_data(task, data, classes)
+    if rate_weight is None:
+        rate_weight = material.rate_weight if quantizer is ImageCurve.GAMMA else 0.0
     settings = DetectorSettings(epochs=epochs or own_epochs, batch=batch, rate_weight=rate_weight, seed=seed)
     bundle_name = name or default_name(task, material)
     number = version or next_version(out, bundle_name, DETECTOR)

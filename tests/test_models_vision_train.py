@@ -33,6 +33,7 @@ DATA = DetectorData(
     protocol="two train, one tests",
     classes=("thing", "absent"),
     variation=Variation(zooms=(0.9, 1.1)),
+    rate_weight=0.0,
     train=[scene(0), scene(1)],
     test=[scene(2)],
 )

@@ -32,7 +32,8 @@ Finds {", ".join(manifest.classes)} in RAW frames.{origin}
 
 - Bayer mosaics of any of the four orders, {manifest.width} × {manifest.height} photosites, as {book.bits}-bit codes of
   codebook `{book.short_digest.hex()}`; larger frames are to be binned to about that size
-- network: {parameters:,} parameters; quantizer: {manifest.training.get("quantizer", "unknown")}
+- network: {parameters:,} parameters; quantizer:
+  {manifest.training.get("quantizer", "unknown")}, weight of the rate λ = {manifest.training.get("rate_weight", 0):g}
 
 ## Data
 

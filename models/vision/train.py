@@ -42,6 +42,7 @@ class DetectorData:
         protocol: the split, in words.
         classes: names.
         variation: of the shots in training.
+        rate_weight: λ that suits curves learned on it (:class:`models.vision.fit.DetectorSettings`).
         train: views.
         test: views that training never sees.
         train_files: digests of the files behind ``train``, where they are one's own.
@@ -55,6 +56,7 @@ class DetectorData:
     protocol: str
     classes: tuple[str, ...]
     variation: Variation
+    rate_weight: float
     train: list[View]
     test: list[View]
     train_files: tuple[str, ...] = ()
