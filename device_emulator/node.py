@@ -22,6 +22,9 @@ logger = logging.getLogger(__name__)
 STATUS_INTERVAL_S: Final = 30.0
 """The counters in ``status`` are at most so old; changes are said at once."""
 
+LOGGED_ERRORS: Final = 64
+"""Of a node: a folder may hold any number of files that cannot be read, and is read again and again."""
+
 LATE_S: Final = 0.25
 """A packet so long after its time means that the process cannot keep up; less is what other tasks on the loop take."""
 
@@ -48,6 +51,10 @@ class Node(Protocol):
     @property
     def revision(self) -> int:
         """Goes up whenever :meth:`status` has something new to say, beyond its counters."""
+
+    @property
+    def error(self) -> str | None:
+        """What :meth:`status` says is wrong."""
 
     def status(self, *, packets: int | None = None, dropped: int = 0, time_ms: int | None = None) -> Status:
         """The ``online`` message."""
@@ -125,6 +132,7 @@ class NodePublisher(ABC):
         self.lag_s = 0.0
         self.on_late: Callable[[NodePublisher], None] = warn_late
         self._announced = -1
+        self._logged: set[str] = set()
         self._next_status = 0.0
         self._driving: asyncio.Task[None] | None = None
         self._stopped = False
@@ -229,8 +237,16 @@ class NodePublisher(ABC):
         self.connection.publish(message.topic, message.payload, message.qos, retain=message.retain)
 
     def _say_news(self) -> None:
+        self._log_error()
         if self._node.revision != self._announced or asyncio.get_running_loop().time() >= self._next_status:
             self._announce()
+
+    def _log_error(self) -> None:
+        """Each once."""
+        error = self._node.error
+        if error is not None and error not in self._logged and len(self._logged) < LOGGED_ERRORS:
+            self._logged.add(error)
+            logger.warning("%s: %s", self.device_id, error)
 
     def _on_message(self, received: Received) -> None:
         """Only its own topics are subscribed to, but amqtt also brings what it retains for other clients.
@@ -256,5 +272,6 @@ class NodePublisher(ABC):
             self._node.apply_config(config)
         finally:
             # A refusal is said at once. What was taken runs from the next packet on, and is said before that packet.
+            self._log_error()
             if self._node.revision != self._announced:
                 self._announce()

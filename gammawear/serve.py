@@ -217,9 +217,11 @@ def gateway_command(
     gateway = Gateway(settings)
     asyncio.run(until_stopped(_announced(gateway), gateway.stop, seconds=seconds))
     summary = gateway.summary()
-    _NOTES.print(f"{summary.packets} packets, {summary.lost} lost, {summary.answers} answers")
+    frames = {"frames": gateway.cameras.totals.frames, "frames_looked_at": gateway.cameras.answers.total()}
+    seen = f"; {frames['frames']} frames, {frames['frames_looked_at']} looked at" if frames["frames"] else ""
+    _NOTES.print(f"{summary.packets} packets, {summary.lost} lost, {summary.answers} answers{seen}")
     if as_json:
-        typer.echo(json.dumps(asdict(summary)))
+        typer.echo(json.dumps(asdict(summary) | frames))
 
 
 async def _announced(gateway: Gateway) -> None:
@@ -232,7 +234,8 @@ async def _announced(gateway: Gateway) -> None:
         await asyncio.wait((running, listening), return_when=asyncio.FIRST_COMPLETED)
         if listening.done():
             settings = gateway.settings
-            names = ", ".join(bundle.reference for bundle in gateway.bundles.serving)
+            activities = [bundle.reference for bundle in gateway.bundles.serving]
+            names = ", ".join([*activities, *(bundle.reference for bundle in gateway.detectors.serving)])
             metrics = f"metrics on {url_of(settings.metrics_address, gateway.metrics_port or 0)}metrics"
             _NOTES.print(f"serving {names} from {settings.broker.address}; {metrics}", soft_wrap=True)
             if gateway.page_port is not None:

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from device_emulator.camera.node import CameraNode
 from device_emulator.camera.publisher import CameraPublisher
-from device_emulator.camera.raw_files import RawLayout, read_layout
+from device_emulator.camera.raw_files import read_layout
 from device_emulator.camera.source import FolderSource, FrameSource, SceneSource
 from device_emulator.fleet import Fleet
 from gammawear.completion import detector_names
@@ -56,13 +56,15 @@ def camera_command(
     ] = False,
     compress: Annotated[bool, typer.Option(help="Entropy code frames; else pack their codes plainly.")] = True,
     loop: Annotated[bool, typer.Option(help="Begin again after the last file.")] = True,
-    light: Annotated[float, typer.Option(min=0.01, max=4, help="Of a generated scene; 0.1 is dusk.")] = 1.0,
+    light: Annotated[
+        float | None, typer.Option(min=0.01, max=4, help="Of a generated scene; 1 if absent, 0.1 is dusk.")
+    ] = None,
     max_pixels: Annotated[
         int, typer.Option(min=1024, max=MAX_PHOTOSITES, help="Bin larger frames down to this.")
     ] = MAX_PIXELS,
     qos: Annotated[int, typer.Option(min=0, max=1, help="Of frames.")] = 0,
     truth: Annotated[bool, typer.Option(help="Publish what is to be found, where it is known.")] = True,
-    seed: Annotated[int, typer.Option(min=0, help="Of generated scenes.")] = 0,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of generated scenes; 0 if absent.")] = None,
     prefix: Annotated[str, typer.Option(help="Ids are <prefix>-01 and so on.")] = "camera",
     seconds: Annotated[float | None, typer.Option(min=0.1, help="Stop after so long.")] = None,
     as_json: AsJson = False,
@@ -77,11 +79,18 @@ def camera_command(
 
       gammawear camera --raw my-photos/ --fps 0.5 --gated
     """
+    if raw is None and layout is not None:
+        raise typer.BadParameter("--layout describes files: say with --raw where they are")
+    if raw is not None and (light, seed) != (None, None):
+        raise typer.BadParameter("--light and --seed are for generated scenes: leave them out, or --raw")
     codebook = load_codebook(bundle, (bundles, SHIPPED_DETECTORS), DETECTOR)
     described = read_layout(layout) if layout is not None else None
     cameras = []
     for number in range(count):
-        source = _source(raw, described, seed + number, light, max_pixels, loop=loop)
+        if raw is None:
+            source: FrameSource = SceneSource((seed or 0) + number, light=1.0 if light is None else light)
+        else:
+            source = FolderSource(raw, layout=described, max_pixels=max_pixels, loop=loop)
         node = CameraNode(f"{prefix}-{number + 1:02d}", source, codebook, fps=fps, gated=gated, compress=compress)
         cameras.append(CameraPublisher(node, broker, qos=1 if qos else 0, truth=truth))
     fleet = Fleet(cameras)
@@ -113,14 +122,6 @@ def _result(camera: CameraPublisher) -> dict[str, object]:
         "messages_dropped": camera.dropped,
         "messages_unsent": camera.unsent,
     }
-
-
-def _source(
-    raw: Path | None, layout: RawLayout | None, seed: int, light: float, max_pixels: int, *, loop: bool
-) -> FrameSource:
-    if raw is None:
-        return SceneSource(seed, light=light)
-    return FolderSource(raw, layout=layout, max_pixels=max_pixels, loop=loop)
 
 
 def train_detector(

@@ -89,6 +89,17 @@ def test_an_exposure_that_cannot_be_read_is_said_and_passed_over():
     assert node.frames_made == 2
 
 
+def test_a_good_exposure_that_the_gate_holds_back_ends_the_error():
+    source = Still()
+    source.broken = {1}
+    node = CameraNode("c", source, BOOK, fps=1.0, gated=True)
+    node.next_frame()
+    node.next_frame()
+    assert node.error is not None
+    assert not node.next_frame().chunks
+    assert node.error is None
+
+
 def test_a_source_that_ends_ends_the_node():
     source = Still()
     source.end = 1

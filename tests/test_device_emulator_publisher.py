@@ -183,13 +183,14 @@ async def test_a_retained_codebook_is_taken_at_the_start_and_switched_between_pa
         (Config.with_codebook(codebook(("acc_x", "acc_y", "acc_z"))).to_json(), "the codebook is for"),
     ],
 )
-async def test_a_bad_configuration_is_said_and_the_old_goes_on(mosquitto, payload, match):
+async def test_a_bad_configuration_is_said_and_the_old_goes_on(mosquitto, payload, match, caplog):
     wearer = publisher(mosquitto.settings, speed=10)
     async with Monitor(mosquitto.settings) as monitor, running(wearer):
         await until(lambda: len(monitor.packets()) > 1)
         monitor.connection.publish(topic("w1", Kind.CONFIG), payload, 1)
         await until(lambda: monitor.statuses()[-1].error)
         assert match in monitor.statuses()[-1].error
+        assert [match in text for text in caplog.messages if text.startswith("w1: ")] == [True]
         assert monitor.statuses()[-1].codebook == codebook().digest.hex()
         heard = len(monitor.packets())
         await until(lambda: len(monitor.packets()) > heard + 2)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from camera_stack import save_untrained
 from needed import need
 from stack import until
@@ -33,9 +34,7 @@ async def test_cameras_and_a_gateway_as_processes(mosquitto: Any, start: Any, tm
     save_untrained(tmp_path / "runs", name="street", threshold=0.05)
     broker = ("--host", mosquitto.host, "--port", str(mosquitto.port))
     gateway: Command = await start("-v", "gateway", *broker, "--metrics-port", "0", "--bundles", "runs")
-    port = (await gateway.says(r"metrics on http://127\.0\.0\.1:(\d+)/metrics"))[1]
-    while port == "0":  # the first line says what was asked for, the next what it became
-        port = (await gateway.says(r"metrics on http://127\.0\.0\.1:([1-9]\d*)/metrics"))[1]
+    port = (await gateway.says(r"street@1 from \S+ metrics on http://127\.0\.0\.1:(\d+)/metrics"))[1]
     cameras: Command = await start("camera", *broker, "--count", "2", "--fps", "4", "--qos", "1", "--bundle", "street")
     await until(lambda: scrape(port, "frames_total") >= 6)
     statuses = await retained(mosquitto.settings, 3)
@@ -48,6 +47,7 @@ async def test_cameras_and_a_gateway_as_processes(mosquitto: Any, start: Any, tm
     await until(lambda: scrape(port, 'cameras{state="online"}') == 0)
     gateway.press_ctrl_c()
     assert await gateway.ends() == 0, gateway.err
+    assert f"; {sent} frames, " in " ".join(gateway.err)
     cameras.assert_nothing_is_left()
 
 
@@ -64,6 +64,23 @@ async def test_a_folder_is_sent_once_if_asked_to(mosquitto: Any, start: Any, tmp
     )
     assert await camera.ends() == 0, camera.err
     assert camera.out == ["camera-01: 3 frames sent, 0 without movement, 1 unreadable, 0 messages dropped"]
+    said = " ".join(camera.err)
+    assert "is it cut off?" in said
+    assert "cannot keep up" not in said
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--layout", "l.json"), "--raw"),
+        (("--raw", ".", "--light", "0.1"), "--light"),
+        (("--raw", ".", "--seed", "1"), "--seed"),
+    ],
+)
+def test_options_without_effect_are_refused(run: Run, options: tuple[str, ...], words: str) -> None:
+    status, _, err = run("camera", *options)
+    assert status == 2
+    assert words in err
 
 
 def test_what_cannot_be_is_a_sentence(run: Run, tmp_path: Path) -> None:

@@ -78,6 +78,8 @@ class CameraNode:
     ) -> None:
         if not 0 < fps <= 1000:
             raise ValueError(f"{fps} frames a second")
+        if compress:
+            from quantization import plane_coder  # noqa: F401 - may compile for seconds: now, not at the first frame
         self.device_id: Final = check_device_id(device_id)
         self.source: Final = source
         check_images(codebook)
@@ -180,6 +182,7 @@ class CameraNode:
             codes = exposure.frame.codes(self._lookup(exposure.frame.sensor, codebook, lift))
             if self._gated and not self._moved(codes, codebook, lift, due_ms):
                 self.held_back += 1
+                self._say(None)
                 return nothing
             emission = self._emit(exposure, codes, codebook, lift, due_ms)
         except GammawearError as error:
