@@ -3,8 +3,9 @@
     python -m benchmarks.detection_plots    # docs/plots/detection-bytes.svg
 
 Curves' frames are coded without loss and counted as sent, with the chunks' headers; JPEGs as the files they are; 12-bit
-counts as they are packed, without any header. Runs whose bytes were not measured are left out (``python -m
-benchmarks.detection --bytes`` measures them). The same data make the same bytes.
+counts as they are packed, without any header. Penn-Fudan's runs are those of 120 epochs, BCCD's those of 30. Runs whose
+bytes were not measured are left out (``python -m benchmarks.detection --bytes`` measures them). The same data make the
+same bytes.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from benchmarks.accuracy import read
+from benchmarks.detection import FILE, LONG_FILE
 from benchmarks.detection_tables import LIGHTS, NAMES, PACKED_12, REFERENCE, TASK_NAMES, Row, Tested, tasks_of, tested
 from benchmarks.frontier_plots import COLOURS, PLOTS, save
-from benchmarks.machine import RESULTS
 from quantization.errors import GammawearError
 
+PENN_FUDAN_EPOCHS: Final = 120
 SHOWN_LIGHTS: Final = ("1", "0.1")
 STYLES: Final = {
     "gamma": (COLOURS[0], "o"),
@@ -44,7 +46,7 @@ def bytes_picture(stored: Sequence[Row], path: Path) -> Path:
     Lines join the numbers of bits of one curve, and the qualities of JPEG.
 
     Args:
-        stored: rows of detection.jsonl.
+        stored: rows of ``benchmarks.detection``.
         path: SVG or PNG.
 
     Returns:
@@ -120,10 +122,11 @@ def _bar(axes: Axes, x: float, one: Tested, light: str, colour: str) -> None:
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, default=RESULTS / "detection.jsonl", help="the stored runs")
     parser.add_argument("--out", type=Path, default=PLOTS / "detection-bytes.svg", help="SVG or PNG")
     arguments = parser.parse_args()
-    print(bytes_picture(read(arguments.results), arguments.out))
+    stored = [row for row in read(FILE) if row["task"] == "bccd"]
+    stored += [row for row in read(LONG_FILE) if row["epochs"] == PENN_FUDAN_EPOCHS]
+    print(bytes_picture(stored, arguments.out))
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ TASK_NAMES: Final = {"penn_fudan": "Penn-Fudan", "penn_fudan_campus": "Penn-Fuda
 LIGHTS: Final = {"1": "ordinary light", "0.25": "a quarter", "0.1": "a tenth"}
 REFERENCE: Final = ("none", 12, 0)
 OURS: Final = ("gamma", 4, 0)
+UNWEIGHTED: Final = ("gamma-unweighted", 4, 0)
 LINEAR: Final = ("linear", 4, 0)
 COMPARED: Final = ("1", "0.1")
 """Lights of the differences."""
@@ -189,7 +190,8 @@ def differences(stored: Sequence[Row]) -> str:
     for task in tasks_of(stored):
         found = {one.key: one for one in tested(stored, task)}
         pairs = [(one.key, REFERENCE) for one in found.values() if one.key != REFERENCE]
-        for key, other in [*pairs, (OURS, LINEAR)]:
+        pairs += [(key, LINEAR) for key in (OURS, UNWEIGHTED)]
+        for key, other in pairs:
             if key not in found or other not in found:
                 continue
             ours, theirs = found[key], found[other]

@@ -177,9 +177,8 @@ def detection(file: str = "detection.jsonl") -> list[dict[str, Any]]:
     return read(RESULTS / file)
 
 
-def _long_detection(epochs: int) -> str:
-    stored = [row for row in detection("detection_long.jsonl") if row["epochs"] == epochs]
-    return detection_tables.scores(stored, "penn_fudan")
+def _long_detection(epochs: int) -> list[dict[str, Any]]:
+    return [row for row in detection("detection_long.jsonl") if row["epochs"] == epochs]
 
 
 def bandwidth() -> str:
@@ -223,8 +222,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "detection-bccd": lambda: detection_tables.scores(detection(), "bccd"),
     "detection-differences": lambda: detection_tables.differences(detection()),
     "detection-classes-bccd": lambda: detection_tables.by_class(detection(), "bccd"),
-    "detection-120-epochs": lambda: _long_detection(120),
-    "detection-240-epochs": lambda: _long_detection(240),
+    "detection-120-epochs": lambda: detection_tables.scores(_long_detection(120), "penn_fudan"),
+    "detection-120-differences": lambda: detection_tables.differences(_long_detection(120)),
+    "detection-120-bytes": lambda: detection_tables.sizes(_long_detection(120)),
+    "detection-240-epochs": lambda: detection_tables.scores(_long_detection(240), "penn_fudan"),
     "detection-bytes": lambda: detection_tables.sizes(detection()),
     "frame-coders": lambda: detection_tables.frame_coders(_load("frame_bytes.json")),
     "frame-jpegs": lambda: detection_tables.frame_jpegs(_load("frame_bytes.json")),
