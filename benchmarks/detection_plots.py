@@ -19,7 +19,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from benchmarks.accuracy import read
 from benchmarks.detection import FILE, LONG_FILE
@@ -100,7 +100,8 @@ def _panel(axes: Axes, found: Sequence[Tested], light: str) -> None:
             _bar(axes, PACKED_12, one, light, "black")
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.tick_params(labelsize=8)
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.grid(visible=True, color="0.92", linewidth=0.6)
     axes.set_axisbelow(True)
