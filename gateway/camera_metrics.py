@@ -88,11 +88,13 @@ class CameraMetrics(Collector):
             "displaced": losses.displaced,
             "undecodable": self._cameras.undecodable,
             "overtaken": self._cameras.overtaken,
+            "restarted": self._cameras.restarted,
         }
         yield _counter(
             "dropped_frames",
             "Frames without an answer: a newer one came before there was time, chunks were missing, newer frames "
-            "needed the room, the bytes were no mosaic, or a newer one was answered first.",
+            "needed the room, the bytes were no mosaic, a newer one was answered first, or the camera started anew "
+            "before the answer.",
             ("reason",),
             [((reason,), count) for reason, count in dropped.items()],
         )

@@ -87,6 +87,7 @@ class Camera:
         frames: complete ones, with the bytes of their codes and what they would take at 12 bits.
         last_seen_ns: UTC of its last complete frame; 0 before the first.
         touched_ns: UTC of its last message.
+        run: goes up when it starts anew, and numbers its frames from 0.
     """
 
     id: str
@@ -100,13 +101,15 @@ class Camera:
     raw12_bytes: int = 0
     last_seen_ns: int = 0
     touched_ns: int = 0
+    run: int = 0
     next_sequence: int = 0
     """After the highest number of its frames since it started."""
     truths: OrderedDict[int, Truth] = field(default_factory=OrderedDict)
     answers: OrderedDict[int, Detections] = field(default_factory=OrderedDict)
 
     def begin(self) -> None:
-        """It has started anew: its frames are numbered from 0."""
+        """It has started anew: what is known of frames, or still to be said of them, is of the run before."""
+        self.run += 1
         self.next_sequence = 0
         self.last = None
         self.truths.clear()
@@ -145,6 +148,8 @@ class Cameras:
         self.totals = FrameTotals()
         self.undecodable = 0
         self.overtaken = 0
+        self.restarted = 0
+        """Frames that were complete, but not answered before their camera started anew."""
         self.found: Counter[tuple[str, str]] = Counter()
         self.answers: Counter[str] = Counter()
         self.latency = Histogram(DETECTION_LATENCY_SECONDS)
@@ -187,7 +192,7 @@ class Cameras:
             raise RefusedFrameError(
                 "size", f"{header.width} × {header.height}: bin frames to about {trained.width} × {trained.height}"
             )
-        camera = self._obtain(camera_id, received_ns, streams=True)
+        camera = self._obtain(camera_id, received_ns, displaces=True)
         camera.next_sequence = max(camera.next_sequence, header.sequence + 1)
         self.totals.mqtt_bytes += publish_size(name, len(payload), qos=qos, version=5, alias=False)
         frame = self.assembler.push(camera_id, chunk, received_ns)
@@ -204,16 +209,17 @@ class Cameras:
         camera.frames += 1
         camera.coded_bytes += len(frame.coded)
         camera.raw12_bytes += photosites * 12 // 8
-        self._submit(Job(camera.id, frame, bundle))
+        self._submit(Job(camera.id, frame, bundle, camera.run))
 
     def feed_status(self, camera_id: str, status: Status, received_ns: int, *, retain: bool) -> None:
         """Keep what a camera says of itself; one that has made fewer frames than came from it has started anew.
 
         An ``offline`` forgets nothing: a link that was lost brings the broker's will, and then the rest of a frame.
         """
+        here = status.state == "online" and not retain
         camera = self._obtain(camera_id, received_ns)
         camera.status = status
-        if status.state == "online" and not retain and (status.packets or 0) < camera.next_sequence:
+        if here and (status.packets or 0) < camera.next_sequence:
             self.assembler.forget(camera_id)
             camera.begin()
 
@@ -230,15 +236,15 @@ class Cameras:
         _remember(camera.truths, truth.sequence, truth, REMEMBERED if camera.last_seen_ns else FEW)
         self._score(camera, truth.sequence)
 
-    def _obtain(self, camera_id: str, received_ns: int, *, streams: bool = False) -> Camera:
+    def _obtain(self, camera_id: str, received_ns: int, *, displaces: bool = False) -> Camera:
         camera = self._cameras.get(camera_id)
         if camera is None:
             if len(self._cameras) >= MAX_CAMERAS:
-                # One that sends frames takes the place of one that never did: ids are easily made up.
-                silent = [one.id for one in self._cameras.values() if streams and not one.last_seen_ns]
-                if not silent:
+                # One that is there now takes the place of one that never sent a whole frame: ids are easily made up.
+                idle = next((one.id for one in self._cameras.values() if displaces and not one.last_seen_ns), None)
+                if idle is None:
                     raise RefusedFrameError("device_limit", f"{MAX_CAMERAS} cameras are known already")
-                self._forget(silent[0])
+                self._forget(idle)
             camera = self._cameras[camera_id] = Camera(camera_id)
         camera.touched_ns = received_ns
         return camera
@@ -262,6 +268,9 @@ class Cameras:
             self._refusals.refuse(Kind.FRAME, job.camera, seen.error)
             return None
         camera = self._cameras.get(job.camera)
+        if camera is not None and camera.run != job.run:
+            self.restarted += 1
+            return None
         now_ns = self._now_ns()
         status = camera.status if camera is not None else None
         message = _message(job, seen.found, now_ns, status)

@@ -32,11 +32,19 @@ DETECTION_SECONDS: Final = (0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0, 5
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """A frame that waits for its detector."""
+    """A frame that waits for its detector.
+
+    Args:
+        camera: whose.
+        frame: whole.
+        bundle: looks at it.
+        run: of the camera, when the frame was complete: each numbers its frames from 0.
+    """
 
     camera: str
     frame: Frame
     bundle: DetectorBundle
+    run: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +115,8 @@ class DetectionQueue:
         before = self._waiting.get(job.camera)
         if before is not None:
             self.dropped += 1
-            if newer(before.frame.header.sequence, job.frame.header.sequence):
+            # Frames come in the order of the runs: one of another run is of a later one, whatever its number.
+            if job.run == before.run and newer(before.frame.header.sequence, job.frame.header.sequence):
                 return
         self._waiting[job.camera] = job
         self._idle.clear()

@@ -184,6 +184,19 @@ def test_truths_and_answers_of_an_earlier_run_are_not_mixed_with_those_of_the_ne
     assert [one.frames for one in rig.cameras.scores] == [1]
 
 
+def test_an_answer_of_an_earlier_run_does_not_silence_the_next(rig):
+    """It was in the detector's thread, or in a queue as after a pause of the gateway, when the camera started anew."""
+    rig.feed(Kind.STATUS, online(0))
+    rig.frame(chunks_of(BOOK, sequence=500))
+    rig.feed(Kind.STATUS, online(0))
+    rig.answer()
+    assert not rig.published, "what is retained is what a camera sees at present"
+    rig.frame(chunks_of(BOOK, sequence=0, seed=1))
+    rig.answer()
+    assert [one.sequence for one in rig.messages] == [0]
+    assert (rig.cameras.restarted, rig.cameras.overtaken) == (1, 0)
+
+
 def test_a_frame_that_was_overtaken_is_not_what_a_camera_sees_at_present(rig):
     late = chunks_of(BOOK, sequence=0)
     rig.frame(late[:-1])
@@ -378,23 +391,38 @@ def test_the_metrics_say_what_happened(rig):
     assert value("equivalent_frame_bytes_total", encoding="raw12") == 64 * 96 * 12 / 8
     assert value("frame_mqtt_bytes_total") > coded + 40 * len(chunks)
     assert value("rejected_chunks_total", reason="length") == 1
+    rig.frame(chunks_of(BOOK, sequence=3))
+    rig.feed(Kind.STATUS, online(0))
+    rig.answer()
+    assert value("dropped_frames_total", reason="restarted") == 1
     assert value("detected_frames_total", model="tiny@1") == 1
     assert value("equivalent_frame_bytes_total", encoding="jpeg") > 0
 
 
 async def test_of_a_camera_that_is_too_fast_the_newest_frame_is_looked_at(detectors):
     rig = Rig(detectors)
-    queue = DetectionQueue()
     for camera, sequence in itertools.product("ab", range(3)):
         rig.frame(chunks_of(BOOK, sequence=sequence, max_payload=65_000), camera)
-    for job in rig.jobs:
+    assert await looked_at(rig.jobs) == ([("a", 2), ("b", 2)], 4)
+
+
+async def test_a_frame_that_waits_gives_way_to_the_first_of_the_next_run(rig):
+    for sequence in (500, 0):
+        rig.feed(Kind.STATUS, online(0))
+        rig.frame(chunks_of(BOOK, sequence=sequence))
+    assert await looked_at(rig.jobs) == ([("cam", 0)], 1)
+
+
+async def looked_at(jobs):
+    """Cameras and sequences of those that a queue has looked at, in order; and how many it dropped."""
+    queue = DetectionQueue()
+    for job in jobs:
         queue.put(job)
-    assert (len(queue), queue.dropped) == (2, 4)
     seen = []
     running = asyncio.create_task(queue.run(lambda one: seen.append((one.job.camera, one.job.frame.header.sequence))))
     await asyncio.wait_for(queue.drain(), 30)
     running.cancel()
-    assert seen == [("a", 2), ("b", 2)]
+    return seen, queue.dropped
 
 
 def test_a_scene_goes_from_node_to_answer(rig):
