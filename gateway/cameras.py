@@ -217,7 +217,7 @@ class Cameras:
         An ``offline`` forgets nothing: a link that was lost brings the broker's will, and then the rest of a frame.
         """
         here = status.state == "online" and not retain
-        camera = self._obtain(camera_id, received_ns)
+        camera = self._obtain(camera_id, received_ns, displaces=here)
         camera.status = status
         if here and (status.packets or 0) < camera.next_sequence:
             self.assembler.forget(camera_id)

@@ -224,6 +224,22 @@ def test_a_camera_that_sends_frames_gets_the_place_of_one_that_never_did(rig):
     assert rig.cameras.get("gone1") is not None
 
 
+def test_a_camera_that_comes_after_a_flood_of_made_up_ids_has_its_status_kept(rig):
+    rig.frame(chunks_of(BOOK), camera="streams")
+    (chunk, *_) = chunks_of(BOOK)
+    for number in range(MAX_CAMERAS + 100):
+        rig.frame([chunk], camera=f"made-up{number}")
+    rig.feed(Kind.STATUS, OFFLINE)
+    rig.feed(Kind.STATUS, online(0), retain=True)
+    assert rig.refusals.messages == {"device_limit": 2}, "what it said once is no sign that it is there"
+    rig.feed(Kind.STATUS, online(0))
+    assert rig.cameras.get("cam").status.state == "online"
+    for number in range(MAX_CAMERAS + 100):
+        rig.feed(Kind.STATUS, online(0), camera=f"invented{number}")
+    assert len(list(rig.cameras)) == MAX_CAMERAS
+    assert rig.cameras.get("streams") is not None
+
+
 def test_a_frame_that_stays_incomplete_is_given_up_in_time(rig):
     rig.frame(chunks_of(BOOK)[:-1])
     rig.now_ns += 11 * SECOND
