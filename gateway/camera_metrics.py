@@ -89,12 +89,13 @@ class CameraMetrics(Collector):
             "undecodable": self._cameras.undecodable,
             "overtaken": self._cameras.overtaken,
             "restarted": self._cameras.restarted,
+            "lost": losses.lost,
         }
         yield _counter(
             "dropped_frames",
             "Frames without an answer: a newer one came before there was time, chunks were missing, newer frames "
-            "needed the room, the bytes were no mosaic, a newer one was answered first, or the camera started anew "
-            "before the answer.",
+            "needed the room, the bytes were no mosaic, a newer one was answered first, the camera started anew before "
+            "the answer, or the frame never came, by its sequence number.",
             ("reason",),
             [((reason,), count) for reason, count in dropped.items()],
         )

@@ -102,15 +102,12 @@ class Camera:
     last_seen_ns: int = 0
     touched_ns: int = 0
     run: int = 0
-    next_sequence: int = 0
-    """After the highest number of its frames since it started."""
     truths: OrderedDict[int, Truth] = field(default_factory=OrderedDict)
     answers: OrderedDict[int, Detections] = field(default_factory=OrderedDict)
 
     def begin(self) -> None:
         """It has started anew: what is known of frames, or still to be said of them, is of the run before."""
         self.run += 1
-        self.next_sequence = 0
         self.last = None
         self.truths.clear()
         self.answers.clear()
@@ -193,7 +190,6 @@ class Cameras:
                 "size", f"{header.width} × {header.height}: bin frames to about {trained.width} × {trained.height}"
             )
         camera = self._obtain(camera_id, received_ns, displaces=True)
-        camera.next_sequence = max(camera.next_sequence, header.sequence + 1)
         self.totals.mqtt_bytes += publish_size(name, len(payload), qos=qos, version=5, alias=False)
         frame = self.assembler.push(camera_id, chunk, received_ns)
         if frame is not None:
@@ -219,7 +215,7 @@ class Cameras:
         here = status.state == "online" and not retain
         camera = self._obtain(camera_id, received_ns, displaces=here)
         camera.status = status
-        if here and (status.packets or 0) < camera.next_sequence:
+        if here and (status.packets or 0) < self.assembler.next_sequence(camera_id):
             self.assembler.forget(camera_id)
             camera.begin()
 

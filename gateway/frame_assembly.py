@@ -4,6 +4,9 @@ What waits for its other chunks is bounded: two frames of a camera, so many fram
 together, and for a limited time. A frame takes up its full size from its first chunk on, so that one which has begun
 has the room to end. Where there is no room, the frame that has waited longest goes.
 
+A camera numbers its frames without a gap: those of which no chunk came are counted, too. A number that was passed by is
+waited for as long as a frame is, since a counter cannot take back what it counted.
+
 Nothing is decoded here. That a chunk's bytes are sound is known (:mod:`protocol.frame`); that all of them together are,
 is for :func:`protocol.frame.decode_frame` to say.
 """
@@ -13,13 +16,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from protocol.frame import Chunk, FrameHeader
+from protocol.frame import SEQUENCE_MODULUS, Chunk, FrameHeader
 from quantization.errors import FrameError
 
 PARTIAL_FRAMES: Final = 2
 """Of one camera: chunks of two frames may come mixed, after an outage or through two bridges."""
 REMEMBERED_FRAMES: Final = 8
 """Of one camera, complete or given up: by these, late chunks and repeated frames are known."""
+MISSING_FRAMES: Final = 32
+"""Of one camera, not a chunk of which has come yet: older ones are given up."""
+MAX_GAP: Final = 2**16
+"""A number further ahead counts so many as lost: what a camera makes in 18 hours at a frame a second. A sequence is
+only what somebody wrote into a chunk, and one chunk must not spoil the count for good."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,8 @@ class FrameLosses:
         late: chunks of a frame that had been given up.
         timed_out: frames given up because chunks were missing for too long.
         displaced: frames given up because newer ones took their room.
+        lost: frames of which no usable chunk came in time, or not all before their camera began anew or was forgotten;
+            one that comes later still is taken all the same.
         chunks_lost: that had arrived of frames which were given up.
     """
 
@@ -55,6 +65,7 @@ class FrameLosses:
     late: int = 0
     timed_out: int = 0
     displaced: int = 0
+    lost: int = 0
     chunks_lost: int = 0
 
 
@@ -65,6 +76,14 @@ class _Partial:
     coded: bytearray
     present: bytearray  # a byte a chunk
     missing: int
+
+
+@dataclass(slots=True)
+class _Line:
+    """One camera's numbers since it began: what comes next, and since when which are missing, the oldest first."""
+
+    next_sequence: int
+    missing: dict[int, int]
 
 
 class FrameAssembler:
@@ -96,11 +115,17 @@ class FrameAssembler:
         self._timeout_ns = round(timeout_s * 1e9)
         self._partial: dict[tuple[str, int], _Partial] = {}  # by camera and sequence, the oldest first
         self._ended: dict[str, dict[FrameHeader, bool]] = {}  # whether complete, the oldest first
+        self._lines: dict[str, _Line] = {}
 
     @property
     def waiting(self) -> int:
         """Frames of which chunks are missing."""
         return len(self._partial)
+
+    def next_sequence(self, camera: str) -> int:
+        """After the newest of a camera's frames since it began; 0 before the first."""
+        line = self._lines.get(camera)
+        return 0 if line is None else line.next_sequence
 
     def push(self, camera: str, chunk: Chunk, now_ns: int) -> Frame | None:
         """Take one chunk; returns its frame if that is complete now, once.
@@ -114,7 +139,7 @@ class FrameAssembler:
             FrameError: ``contradiction`` to what came before under this sequence, which stays; ``frame_limit`` the
                 frame is larger than all that may wait.
         """
-        self.expire(now_ns)
+        self._give_up_late(now_ns)
         header = chunk.header
         complete = self._ended.get(camera, {}).get(header)
         if complete is not None:
@@ -123,6 +148,7 @@ class FrameAssembler:
         partial = self._partial.get((camera, header.sequence))
         if partial is None:
             if chunk.count == 1:
+                self._arrive(camera, header.sequence, now_ns)
                 return self._complete(camera, Frame(header, chunk.payload, now_ns))
             partial = self._begin(camera, chunk, now_ns)
         elif partial.header != header or len(partial.present) != chunk.count:
@@ -142,19 +168,50 @@ class FrameAssembler:
         return self._complete(camera, Frame(header, bytes(partial.coded), now_ns))
 
     def expire(self, now_ns: int) -> None:
-        """Give up what has waited too long. :meth:`push` does this, too: call it where chunks may stop coming."""
+        """Give up what has waited, or was waited for, too long: to be called a few times a second."""
+        self._give_up_late(now_ns)
+        for line in self._lines.values():
+            while line.missing:
+                oldest = next(iter(line.missing))
+                if now_ns - line.missing[oldest] < self._timeout_ns:
+                    break
+                del line.missing[oldest]
+                self.losses.lost += 1
+
+    def forget(self, camera: str) -> None:
+        """Drop all that is known of a camera, which may begin anew. What was waited for is lost."""
+        for key in [key for key in self._partial if key[0] == camera]:
+            self.losses.chunks_lost += sum(self._take(key).present)
+            self.losses.lost += 1
+        line = self._lines.pop(camera, None)
+        if line is not None:
+            self.losses.lost += len(line.missing)
+        self._ended.pop(camera, None)
+
+    def _arrive(self, camera: str, sequence: int, now_ns: int) -> None:
+        """A frame of which nothing was there has begun to come: the numbers before it that did not are missing."""
+        line = self._lines.get(camera)
+        if line is None:  # whoever begins to listen has not missed what was sent before
+            line = self._lines[camera] = _Line(sequence, {})
+        ahead = (sequence - line.next_sequence) % SEQUENCE_MODULUS
+        if ahead >= SEQUENCE_MODULUS // 2:
+            line.missing.pop(sequence, None)
+            return
+        line.next_sequence = (sequence + 1) % SEQUENCE_MODULUS
+        self.losses.lost += max(0, min(ahead, MAX_GAP) - MISSING_FRAMES)
+        for behind in range(min(ahead, MISSING_FRAMES), 0, -1):
+            line.missing[(sequence - behind) % SEQUENCE_MODULUS] = now_ns
+        while len(line.missing) > MISSING_FRAMES:
+            del line.missing[next(iter(line.missing))]
+            self.losses.lost += 1
+
+    def _give_up_late(self, now_ns: int) -> None:
         while self._partial:
             oldest = next(iter(self._partial))
             if now_ns - self._partial[oldest].first_ns < self._timeout_ns:
                 return
             self._give_up(oldest)
             self.losses.timed_out += 1
-
-    def forget(self, camera: str) -> None:
-        """Drop all that is known of a camera; nothing is counted."""
-        for key in [key for key in self._partial if key[0] == camera]:
-            self._take(key)
-        self._ended.pop(camera, None)
 
     def _begin(self, camera: str, chunk: Chunk, now_ns: int) -> _Partial:
         size = chunk.header.coded_bytes
@@ -167,6 +224,7 @@ class FrameAssembler:
             self._displace(next(iter(self._partial)))
         partial = _Partial(chunk.header, now_ns, bytearray(size), bytearray(chunk.count), chunk.count)
         self._partial[camera, chunk.header.sequence] = partial
+        self._arrive(camera, chunk.header.sequence, now_ns)
         self.waiting_bytes += size
         return partial
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import http.client
+import signal
 import zipfile
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from device_emulator.camera.node import CameraNode
 from device_emulator.camera.publisher import CameraPublisher
 from device_emulator.camera.raw_files import read_raw
 from device_emulator.camera.source import FolderSource
+from gateway.frame_assembly import FrameAssembler
 from protocol.connection import Connection
 from protocol.messages import Detections
 from protocol.topics import Kind, topic
@@ -114,6 +116,32 @@ async def test_a_node_killed_in_mid_frame_leaves_nothing_behind(mosquitto, detec
         assert gateway.cameras.assembler.waiting == 0
         assert gateway.cameras.assembler.waiting_bytes == 0
         assert gateway.pipeline.refusals.frames.total() == 0
+
+
+async def test_of_a_killed_broker_every_frame_is_accounted_for(mosquitto, detectors):
+    """More are made while it is away than wait in the camera: what the camera made came, or is counted."""
+    node = scene_node(BOOK, fps=20.0, chunk_bytes=100)
+    async with serving(new_gateway(mosquitto.settings, folders=(detectors,))) as gateway:
+        gateway.cameras.assembler = assembler = FrameAssembler(timeout_s=1.0)
+        publisher = CameraPublisher(node, mosquitto.settings, qos=0)
+        running = asyncio.create_task(publisher.run())
+        await until(lambda: gateway.cameras.totals.frames >= 3)
+        await mosquitto.stop(signal.SIGKILL)
+        made = publisher.packets_made
+        await until(lambda: publisher.packets_made >= made + 20)
+        await mosquitto.start()
+        came = gateway.cameras.totals.frames
+        await until(lambda: gateway.cameras.totals.frames >= came + 5)
+        await publisher.stop(timeout=60)
+        await running
+
+        def accounted():
+            losses = assembler.losses
+            return gateway.cameras.totals.frames + losses.lost + losses.timed_out + losses.displaced
+
+        await until(lambda: accounted() == publisher.packets_made)
+        assert assembler.losses.lost >= 5
+        assert assembler.waiting == 0
 
 
 def unpacked(archive, folder, *wanted):

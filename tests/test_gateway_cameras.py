@@ -408,8 +408,10 @@ def test_the_metrics_say_what_happened(rig):
     assert value("frame_mqtt_bytes_total") > coded + 40 * len(chunks)
     assert value("rejected_chunks_total", reason="length") == 1
     rig.frame(chunks_of(BOOK, sequence=3))
+    assert value("dropped_frames_total", reason="lost") == 0, "they may still come"
     rig.feed(Kind.STATUS, online(0))
     rig.answer()
+    assert value("dropped_frames_total", reason="lost") == 2
     assert value("dropped_frames_total", reason="restarted") == 1
     assert value("detected_frames_total", model="tiny@1") == 1
     assert value("equivalent_frame_bytes_total", encoding="jpeg") > 0

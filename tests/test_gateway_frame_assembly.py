@@ -8,8 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.frame_assembly import PARTIAL_FRAMES, REMEMBERED_FRAMES, Frame, FrameAssembler
-from protocol.frame import Chunk, frame_chunks
+from gateway.frame_assembly import (
+    MAX_GAP,
+    MISSING_FRAMES,
+    PARTIAL_FRAMES,
+    REMEMBERED_FRAMES,
+    Frame,
+    FrameAssembler,
+)
+from protocol.frame import SEQUENCE_MODULUS, Chunk, frame_chunks
 from quantization.codebook import Codebook
 from quantization.errors import FrameError
 from quantization.raw import COLOURS, Cfa
@@ -29,6 +36,9 @@ def chunks_of(sequence: int, *, count: int = 4, seed: int | None = None, tick_ms
     )
     assert len(made) == count
     return made
+
+
+CHUNKS = [chunks_of(sequence, count=1)[0] for sequence in range(31)]
 
 
 def coded_of(chunks: list[Chunk]) -> bytes:
@@ -184,8 +194,79 @@ def test_a_camera_is_forgotten_whole():
     assembler.forget("c1")
     assembler.forget("never seen")
     assert (assembler.waiting, assembler.waiting_bytes) == (1, BYTES)
-    assert losses(assembler) == {"completed": 1}
+    assert losses(assembler) == {"completed": 1, "lost": 1, "chunks_lost": 1}
     assert len(push_all(assembler, chunks_of(0))) == 1
+
+
+def test_numbers_that_never_come_are_lost_when_their_time_is_up():
+    assembler = FrameAssembler(timeout_s=2.0)
+    push_all(assembler, chunks_of(10), now_ns=0)
+    push_all(assembler, chunks_of(14), now_ns=SECOND)
+    assembler.expire(3 * SECOND - 1)
+    assert losses(assembler) == {"completed": 2}, "whoever joins has not lost what was before; the rest may still come"
+    push_all(assembler, chunks_of(12), now_ns=3 * SECOND - 1)
+    assembler.expire(3 * SECOND)
+    assembler.expire(9 * SECOND)
+    assert losses(assembler) == {"completed": 3, "lost": 2}
+    assert assembler.next_sequence("c1") == 15
+
+
+def test_one_that_has_begun_to_come_is_not_counted_twice():
+    assembler = FrameAssembler(timeout_s=2.0)
+    push_all(assembler, chunks_of(0) + chunks_of(2) + chunks_of(1)[:1])
+    assembler.expire(2 * SECOND)
+    assert losses(assembler) == {"completed": 2, "timed_out": 1, "chunks_lost": 1}
+
+
+def test_what_was_waited_for_when_a_camera_begins_anew_is_lost():
+    assembler = FrameAssembler()
+    push_all(assembler, chunks_of(0) + chunks_of(3))
+    push_all(assembler, chunks_of(0) + chunks_of(2), camera="c2")
+    assembler.forget("c1")
+    assert losses(assembler) == {"completed": 4, "lost": 2}
+    assert assembler.next_sequence("c1") == 0
+    push_all(assembler, chunks_of(0, tick_ms=1))
+    assembler.expire(60 * SECOND)
+    assert losses(assembler) == {"completed": 5, "lost": 3}
+
+
+def test_a_long_outage_is_counted_whole_and_only_the_newest_are_waited_for():
+    assembler = FrameAssembler()
+    push_all(assembler, chunks_of(0) + chunks_of(1001))
+    assert losses(assembler) == {"completed": 2, "lost": 1000 - MISSING_FRAMES}
+    push_all(assembler, chunks_of(1004))
+    assert losses(assembler) == {"completed": 3, "lost": 1002 - MISSING_FRAMES}
+    assembler.expire(60 * SECOND)
+    assert losses(assembler) == {"completed": 3, "lost": 1002}
+
+
+@pytest.mark.parametrize(
+    ("far", "most"), [(2**20, MAX_GAP), (2**31, MAX_GAP), (2**31 + 1, 0), (SEQUENCE_MODULUS - 1, 0)]
+)
+def test_a_number_from_nowhere_counts_no_more_than_a_long_outage(far, most):
+    assembler = FrameAssembler()
+    push_all(assembler, chunks_of(0) + chunks_of(far) + chunks_of(1))
+    assembler.expire(60 * SECOND)
+    assert losses(assembler) == {"completed": 3} | ({"lost": most} if most else {})
+
+
+def test_numbers_go_on_across_the_wrap():
+    assembler = FrameAssembler()
+    push_all(assembler, chunks_of(SEQUENCE_MODULUS - 2, seed=0) + chunks_of(1) + chunks_of(SEQUENCE_MODULUS - 1))
+    assembler.expire(60 * SECOND)
+    assert losses(assembler) == {"completed": 3, "lost": 1}
+    assert assembler.next_sequence("c1") == 2
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=40))
+def test_every_number_between_the_first_and_the_last_came_or_is_lost(order):
+    assembler = FrameAssembler()
+    first = order[0]
+    order = [max(first, one) for one in order]
+    for one in order:
+        assembler.push("c1", CHUNKS[one], 0)
+    assembler.expire(60 * SECOND)
+    assert assembler.losses.lost == max(order) - first + 1 - len(set(order))
 
 
 def test_first_chunks_from_everywhere_take_bounded_memory():
