@@ -225,6 +225,9 @@ async def test_strings_from_the_network_are_text(mosquitto, wrist6):
             other.connection.publish(topic("wearable-01", Kind.STATUS), hostile.to_json(), qos=1)
             await tab.page.click("#rows .line")
             await tab.shows("#detail-error", HOSTILE)
+            camera = Status(state="online", camera=True, error=HOSTILE)
+            other.connection.publish(topic("camera-01", Kind.STATUS), camera.to_json(), qos=1)
+            await tab.shows(".camera .banner", HOSTILE)
         assert f"{HOSTILE} · " in await tab.text("#detail-what")
         assert await tab.page.query_selector_all("img[src=x]") == []
         assert await tab.page.evaluate("window.hacked") is None

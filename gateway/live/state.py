@@ -229,6 +229,7 @@ class LiveState:
             "height": last.height if last is not None else None,
             "last_seen_ms": camera.last_seen_ns // 1_000_000 or None,
             "source": status.source if status is not None else None,
+            "error": status.error if status is not None else None,
         }
 
     def _model(self, bundle: Bundle) -> dict[str, Any]:

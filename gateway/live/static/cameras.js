@@ -35,6 +35,8 @@ export class Cameras {
     }
     const online = camera.online === false ? "offline" : ago(camera.last_seen_ms, store.state.time_ms);
     setText(card.seen, `${camera.source ? `${camera.source} · ` : ""}${online}`);
+    show(card.error, Boolean(camera.error));
+    setText(card.error, camera.error ?? "");
     setText(card.model, camera.model ?? "no model");
     const named = camera.found.slice(0, FOUND).map(([what, score]) => `${what} ${percent(score)}`);
     const more = camera.found.length - FOUND;
@@ -80,6 +82,7 @@ function newCard(id) {
   const blind = make("p", { class: "faint", text: "no preview" });
   const frame = make("div", { class: "frame" }, image, blind);
   const seen = make("span", { class: "faint" });
+  const error = make("p", { class: "banner" });
   const [model, found, frames, sizes, latency] = ["model", "found", "frames", "bytes", "latency"].map((name) =>
     make("dd", { "data-key": name }),
   );
@@ -92,6 +95,7 @@ function newCard(id) {
       "div",
       {},
       make("h3", {}, make("span", { text: id }), seen),
+      error,
       make(
         "dl",
         {},
@@ -103,5 +107,5 @@ function newCard(id) {
       ),
     ),
   );
-  return { root, frame, image, blind, seen, model, found, frames, bytes: sizes, latency, address: null, loading: false };
+  return { root, frame, image, blind, seen, error, model, found, frames, bytes: sizes, latency, address: null, loading: false };
 }
