@@ -11,15 +11,15 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 
 from quantization.codebook import Codebook
-from quantization.errors import BundleError, CodebookError, SensorError
+from quantization.errors import BundleError, CodebookError, SensorError, TrainingError
 
 if TYPE_CHECKING:
     import torch
@@ -148,6 +148,28 @@ def naming(folder: Path) -> Iterator[None]:
         raise BundleError(f"{folder / MANIFEST_FILE}: {where}: {first['msg']}") from error
     except (OSError, SafetensorError, RuntimeError, TypeError, CodebookError, SensorError) as error:
         raise BundleError(f"{folder}: {error}") from error
+
+
+def check_before_training(manifest: type[ManifestBase], fields: Mapping[str, Any]) -> None:
+    """Refuse what no manifest could say after the training.
+
+    Args:
+        manifest: of the kind of bundle.
+        fields: of it, without the digests.
+
+    Raises:
+        TrainingError: a field that cannot be; names the first.
+    """
+    digest = "0" * 64
+    try:
+        manifest.model_validate({**fields, "codebook_sha256": digest, "model_sha256": digest})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        reason = first["msg"]
+        if where == "name":
+            reason = "up to 32 of a-z 0-9 _ -, the first a letter or a digit; give another --name"
+        raise TrainingError(f"no bundle can have the {where} {repr(first['input'])[:60]}: {reason}") from error
 
 
 def write_files(folder: Path, manifest: ManifestBase, codebook: Codebook, model: bytes, card: str) -> Path:

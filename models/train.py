@@ -11,10 +11,10 @@ from typing import Any, Final, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from models.augment import Augment, Crops
 from models.bundle import Bundle, assemble, save_bundle
+from models.bundle_files import check_before_training
 from models.datasets import get
 from models.device_part import Manifest, Scores
 from models.evaluate import evaluate
@@ -220,16 +220,8 @@ def _check(
         raise TrainingError(f"{error}: {hint}; give a longer --window or a higher --rate") from error
     if not (windows_of(task, material, subjects[2]).truth >= 0).any():
         raise TrainingError(f"no window of the test {task.split_by}s {', '.join(subjects[2])} is labelled")
-    digest = "0" * 64
-    try:
-        Manifest(
-            **_manifest(task, material, settings, name, version, subjects, 0, 0.0),
-            network={}, sensor={}, codebook_sha256=digest, model_sha256=digest,
-        )  # fmt: skip
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise TrainingError(f"no bundle can have the {where} {first['input']!r}: {first['msg']}") from error
+    fields = _manifest(task, material, settings, name, version, subjects, 0, 0.0)
+    check_before_training(Manifest, {**fields, "network": {}, "sensor": {}})
 
 
 def _refit(

@@ -13,6 +13,7 @@ from camera_stack import save_untrained
 from dataset_files import write
 from own_pictures import bccd_as_coco, coco_files, coco_json, picture
 from test_gammawear_cli import Run, run
+from test_models_vision_own import as_yolo
 
 from models.vision.bundle import load_detector
 from models.vision.own import read_own
@@ -104,6 +105,8 @@ def test_what_cannot_be_is_a_sentence(run: Run, tmp_path: Path) -> None:
     write(tmp_path / "unlabelled", {"a.dng": b"II*\0", "classes.txt": b"cup"})
     outside = coco_json([("../mine/images/0.png", [])])
     write(tmp_path / "outside", {"annotations.json": json.dumps(outside).encode()})
+    empty = as_yolo(coco_files(6)) | {"labels/5.txt": b""}
+    write(tmp_path / "empty", empty | {"split.json": b'{"train": ["images/0.png", "images/1.png"], "test": ["images/5.png"]}'})
     evaluate, train = ("evaluate", "--bundle", "tiny", "--data"), ("train", "detector", "--data")
     for arguments, words in (
         ((*evaluate, "mine"), "tiny@1 finds person, car, parcel; boxes are of cup, plate"),
@@ -117,6 +120,8 @@ def test_what_cannot_be_is_a_sentence(run: Run, tmp_path: Path) -> None:
         (("evaluate", "--bundle", "wrist6", "--data", "mine", "--light", "1"), "wrist6@2 recognises activities"),
         ((*train, "few"), "few: 0 pictures to train and 1 to test are too few"),
         ((*train, "mine", "--classes", "fork"), "boxes are of cup, plate"),
+        ((*train, "mine", "--name", "a/b"), "no bundle can have the name 'a/b': up to 32 of a-z"),
+        ((*train, "empty", "--batch", "2"), "none of the 1 pictures that test has a box"),
         ((*train, "mine", "--task", "bccd"), "mine: not bccd"),
         ((*train, "mine", "--task", "scenes"), "leave --data out"),
         ((*train, "raw"), "--task"),

@@ -1,5 +1,7 @@
 """From views to a scored bundle that can be loaded."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -39,9 +41,9 @@ DATA = DetectorData(
 )
 
 
-def train(out, report=lambda _epoch, _loss: None, **more):
+def train(out, report=lambda _epoch, _loss: None, *, data=DATA, **more):
     options = {"kind": "gamma", "bits": 3, "settings": SETTINGS, "name": "eye", "version": 2} | more
-    return train_detector_bundle(DATA, **options, out=out, report=report)
+    return train_detector_bundle(data, **options, out=out, report=report)
 
 
 def test_a_stopped_training_goes_on_to_the_same_bundle(tmp_path):
@@ -84,6 +86,34 @@ def test_a_stopped_training_goes_on_to_the_same_bundle(tmp_path):
 
     with pytest.raises(BundleError, match="exists"):
         train(tmp_path / "b")
+
+
+def no_training(epoch: int, _loss: float) -> None:
+    pytest.fail(f"epoch {epoch} was trained")
+
+
+@pytest.mark.parametrize("name", ["Bad Name", "a/b", "Ünï", "", "../up", "n\0", "n" * 33])
+def test_a_name_that_no_bundle_can_have_is_refused_before_training(tmp_path, name):
+    with pytest.raises(TrainingError, match=r"no bundle can have the name .*: up to 32 of a-z 0-9 _ -.*--name"):
+        train(tmp_path / "out", no_training, name=name)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"test": [replace(scene(2), boxes=np.zeros((0, 4), np.float32), labels=np.zeros(0, np.int64))] * 2},
+         "none of the 2 pictures that test has a box that can be seen"),
+        ({"test": [replace(scene(2), boxes=np.array([[4, 4, 4.2, 4.2]], np.float32))]}, "none of the 1 pictures"),
+        ({"test": []}, "data.test_pictures 0"),
+        ({"classes": tuple(f"c{number}" for number in range(65))}, "the classes .*: List should have at most 64"),
+    ],
+    ids=["nothing to find", "nothing to see", "no picture", "many classes"],
+)  # fmt: skip
+def test_data_that_could_not_be_scored_or_saved_is_refused_before_training(tmp_path, change, said):
+    with pytest.raises(TrainingError, match=said):
+        train(tmp_path / "out", no_training, data=replace(DATA, **change))
+    assert not list(tmp_path.iterdir())
 
 
 def test_no_curve_makes_no_bundle(tmp_path):

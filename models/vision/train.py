@@ -7,11 +7,19 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
-from models.vision.bundle import DetectionScores, DetectorBundle, PictureCard, assemble, rounded, save_detector
+from models.bundle_files import check_before_training
+from models.vision.bundle import (
+    DetectionScores,
+    DetectorBundle,
+    DetectorManifest,
+    assemble,
+    rounded,
+    save_detector,
+)
 from models.vision.fit import DetectorSettings, JointDetector, detect, evaluate
 from models.vision.precision import best_threshold
 from models.vision.shots import HEIGHT, WIDTH, Shots, Variation, View
@@ -80,11 +88,13 @@ def train_detector_bundle(
         The bundle's folder, and the bundle.
 
     Raises:
-        TrainingError: the curve makes no codes, or training cannot start or go on.
+        TrainingError: the curve makes no codes, no bundle can be called so, nothing is to be found in the pictures that
+            test, or training cannot start or go on.
         BundleError: that version exists already.
     """
     if kind == "none":
         raise TrainingError("a bundle needs a quantizer: none is for comparisons")
+    _check(data, name, version)
     if (out / f"{name}@{version}").exists():
         raise BundleError(f"{out / f'{name}@{version}'} exists; a version is never overwritten, give the next number")
     checkpoint = out / f".{name}@{version}.safetensors"
@@ -105,23 +115,8 @@ def train_detector_bundle(
     shots = Shots(data.test, gain=gain, seed=TEST_SEED)
     threshold = _threshold(model, Shots(data.train[:_THRESHOLD_FRAMES], gain=gain, seed=TEST_SEED))
     manifest = {
-        "name": name,
-        "version": version,
-        "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        "classes": list(data.classes),
-        "width": WIDTH,
-        "height": HEIGHT,
+        **_card(data, name, version),
         "threshold": threshold,
-        "data": PictureCard(
-            dataset=data.dataset,
-            synthetic=data.synthetic,
-            licence=data.licence,
-            citation=data.citation,
-            protocol=data.protocol,
-            train_pictures=len(data.train),
-            test_pictures=len(data.test),
-            trained_on=sorted(data.train_files),
-        ),
         "scores": _scores(model, quantizer, shots, data.classes),
         "training": {"quantizer": kind, "bits": bits, "gain": gain, **asdict(settings), **asdict(data.variation)},
     }
@@ -129,6 +124,46 @@ def train_detector_bundle(
     folder = save_detector(out, bundle)
     checkpoint.unlink(missing_ok=True)
     return folder, bundle
+
+
+def _check(data: DetectorData, name: str, version: int) -> None:
+    """Refuse before training what could not be saved or scored after it."""
+    unscored = {
+        "threshold": LEAST_THRESHOLD,
+        "network": {},
+        "scores": DetectionScores(ap=0.0, ap50=0.0, ap50_by_class={}, ap50_by_light={}),
+        "training": {},
+    }
+    check_before_training(DetectorManifest, {**_card(data, name, version), **unscored})
+    # As photographed: of a box that is too small nothing is left there.
+    shots = Shots(data.test, gain=1.0, seed=TEST_SEED)
+    if not any(len(shots.plain(index).boxes) for index in range(len(data.test))):
+        raise TrainingError(
+            f"none of the {len(data.test)} pictures that test has a box that can be seen, so nothing could be scored "
+            f"({data.protocol}); let others test: split.json says which"
+        )
+
+
+def _card(data: DetectorData, name: str, version: int) -> dict[str, Any]:
+    """What a manifest says of name and data."""
+    return {
+        "name": name,
+        "version": version,
+        "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        "classes": list(data.classes),
+        "width": WIDTH,
+        "height": HEIGHT,
+        "data": {
+            "dataset": data.dataset,
+            "synthetic": data.synthetic,
+            "licence": data.licence,
+            "citation": data.citation,
+            "protocol": data.protocol,
+            "train_pictures": len(data.train),
+            "test_pictures": len(data.test),
+            "trained_on": sorted(data.train_files),
+        },
+    }
 
 
 def _threshold(model: JointDetector, shots: Shots) -> float:
