@@ -132,11 +132,12 @@ def _evaluate_detector(bundle: DetectorBundle, data: Path, light: str | None, *,
     from models.vision.train import LIGHTS
 
     lights = LIGHTS if light is None else parse_lights(light)
-    pictures = pictures_to_test(bundle, data)
+    pictures, as_trained = pictures_to_test(bundle, data)
     with _NOTES.status(f"looking at {len(pictures.test)} pictures, in {len(lights)} lights"):
         report = evaluate_detector(
-            bundle, pictures.test, pictures.classes, dataset=pictures.dataset, protocol=pictures.protocol, lights=lights
-        )
+            bundle, pictures.test, pictures.classes, dataset=pictures.dataset, protocol=pictures.protocol,
+            as_trained=as_trained, lights=lights,
+        )  # fmt: skip
     if as_json:
         typer.echo(report.to_json())
     else:

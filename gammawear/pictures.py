@@ -139,8 +139,12 @@ def own_data(data: Path, *, classes: Sequence[str] | None = None) -> DetectorDat
     )
 
 
-def pictures_to_test(bundle: DetectorBundle, data: Path) -> DetectorData:
+def pictures_to_test(bundle: DetectorBundle, data: Path) -> tuple[DetectorData, bool]:
     """Pictures that had no part in the training of ``bundle``, all as test pictures; the protocol says which.
+
+    Returns:
+        They, and whether ``data`` is the data set that the bundle was trained on: of one's own pictures, whether all
+        that trained it are there, too.
 
     Raises:
         DatasetError: ``data`` is not what it should be, or all of it trained the bundle.
@@ -152,28 +156,30 @@ def pictures_to_test(bundle: DetectorBundle, data: Path) -> DetectorData:
     if trained.dataset != published.title:
         pictures = _published(TASKS[name], data)
         every = [view_of(one, CAMERA_SEED) for one in pictures.pictures]
-        return _as_published(TASKS[name], pictures, "all pictures; none trained the bundle", [], every)
+        return _as_published(TASKS[name], pictures, "all pictures; none trained the bundle", [], every), False
     fitting = [one for one in TASKS.values() if one.published is published and one.protocol == trained.protocol]
     if not fitting:
         raise DatasetError(
             f"{bundle.reference} was trained on this data set by a split that is not known here ({trained.protocol}): "
             "which of its pictures are new to it cannot be told"
         )
-    return published_data(fitting[0], data)
+    return published_data(fitting[0], data), True
 
 
-def _own_to_test(own: DetectorData, bundle: DetectorBundle, data: Path) -> DetectorData:
+def _own_to_test(own: DetectorData, bundle: DetectorBundle, data: Path) -> tuple[DetectorData, bool]:
     trained = set(bundle.manifest.data.trained_on)
-    every = zip([*own.train, *own.test], [*own.train_files, *own.test_files], strict=True)
+    files = [*own.train_files, *own.test_files]
+    every = zip([*own.train, *own.test], files, strict=True)
     new = [(view, digest) for view, digest in every if digest not in trained]
-    left_out = len(own.train) + len(own.test) - len(new)
+    left_out = len(files) - len(new)
     if not new:
         raise DatasetError(f"all {left_out} pictures of {data} trained {bundle.reference}: none is left to test it")
     protocol = f"{len(new)} pictures, without the {left_out} that trained the bundle"
-    return replace(
+    test = replace(
         own, protocol=protocol, train=[], test=[view for view, _ in new], train_files=(),
         test_files=tuple(digest for _, digest in new),
     )  # fmt: skip
+    return test, bool(trained) and trained <= set(files)
 
 
 def _say(problems: Sequence[str]) -> None:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from camera_stack import save_untrained
 from dataset_files import write
 from own_pictures import bccd_as_coco, coco_files, coco_json, picture
+from PIL import Image
 from test_gammawear_cli import Run, run
 from test_models_vision_own import as_yolo
 
+from gammawear.pictures import pictures_to_test
 from models.vision.bundle import load_detector
 from models.vision.own import read_own
 
@@ -97,6 +101,26 @@ def test_only_some_classes_and_an_own_split(run: Run, tmp_path: Path) -> None:
     assert "boxes of classes that it does not know were left out: 2 cup" in out
 
 
+def darker(png: bytes) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray((np.asarray(Image.open(io.BytesIO(png))) * 0.4).astype(np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_other_pictures_are_exposed_for_themselves(run: Run, tmp_path: Path) -> None:
+    """A folder is the one that trained a bundle if those pictures are in it; all folders are called own pictures."""
+    files = coco_files(6)
+    dark = {name: darker(data) if name.endswith(".png") else data for name, data in files.items()}
+    write(tmp_path / "mine", files)
+    write(tmp_path / "more", files | {f"dark/{name}": data for name, data in dark.items()})
+    write(tmp_path / "dark", dark)
+    status, _, err = run("train", "detector", "--data", "mine", "--epochs", "1", "--batch", "2")
+    assert status == 0, err
+    bundle = load_detector(tmp_path / "runs" / "own@1")
+    of_training = {name: pictures_to_test(bundle, tmp_path / name)[1] for name in ("mine", "more", "dark")}
+    assert of_training == {"mine": True, "more": True, "dark": False}
+
+
 def test_what_cannot_be_is_a_sentence(run: Run, tmp_path: Path) -> None:
     save_untrained(tmp_path / "runs")
     write(tmp_path / "mine", coco_files(6))
@@ -106,7 +130,10 @@ def test_what_cannot_be_is_a_sentence(run: Run, tmp_path: Path) -> None:
     outside = coco_json([("../mine/images/0.png", [])])
     write(tmp_path / "outside", {"annotations.json": json.dumps(outside).encode()})
     empty = as_yolo(coco_files(6)) | {"labels/5.txt": b""}
-    write(tmp_path / "empty", empty | {"split.json": b'{"train": ["images/0.png", "images/1.png"], "test": ["images/5.png"]}'})
+    write(
+        tmp_path / "empty",
+        empty | {"split.json": b'{"train": ["images/0.png", "images/1.png"], "test": ["images/5.png"]}'},
+    )
     evaluate, train = ("evaluate", "--bundle", "tiny", "--data"), ("train", "detector", "--data")
     for arguments, words in (
         ((*evaluate, "mine"), "tiny@1 finds person, car, parcel; boxes are of cup, plate"),

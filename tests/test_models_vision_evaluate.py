@@ -22,7 +22,7 @@ torch.set_num_threads(1)
 
 def report_of(bundle, views, classes=DATA.classes, **more):
     return evaluate_detector(
-        bundle, views, classes, **({"dataset": "made up", "protocol": "p", "lights": [1.0]} | more)
+        bundle, views, classes, **({"dataset": "made up", "protocol": "p", "as_trained": True, "lights": [1.0]} | more)
     )
 
 
@@ -63,7 +63,7 @@ def test_it_goes_by_counts_and_codes():
         chunks = frame_chunks(mosaic, bundle.codebook, cfa=frame.sensor.cfa, sequence=0, tick_ms=0)
         bits.append(8 * sum(len(chunk.payload) for chunk in chunks) / mosaic.size)
     classes = bundle.manifest.classes
-    scores = report_of(bundle, truths, classes, dataset="another", lights=[0.5, 0.02]).by_light
+    scores = report_of(bundle, truths, classes, as_trained=False, lights=[0.5, 0.02]).by_light
     there = {label for truth in truths for label in truth.labels.tolist()}
     recalled = [one for label, one in enumerate(scores[0.5].precision.ap50_by_class) if label in there]
     assert scores[0.5].bits_per_photosite == pytest.approx(np.mean(bits))
@@ -90,9 +90,9 @@ def test_classes_meet_by_name():
 def test_exposure_is_that_of_the_training_only_for_its_own_data(tmp_path):
     bundle = train(tmp_path)[1]
     bright = replace(DATA.test[0], linear=DATA.test[0].linear * 0.3)
-    same, other = (report_of(bundle, [bright], dataset=name).by_light[1.0] for name in ("made up", "else"))
+    same, other = (report_of(bundle, [bright], as_trained=of_it).by_light[1.0] for of_it in (True, False))
     assert same.bits_per_photosite < other.bits_per_photosite, "dark pictures of the same set stay dark"
-    like = report_of(bundle, [DATA.test[0]], dataset="else").by_light[1.0]
+    like = report_of(bundle, [DATA.test[0]], as_trained=False).by_light[1.0]
     assert other.bits_per_photosite == pytest.approx(like.bits_per_photosite, rel=0.02)
 
 

@@ -96,6 +96,7 @@ def evaluate_detector(
     *,
     dataset: str,
     protocol: str,
+    as_trained: bool,
     lights: Sequence[float] = LIGHTS,
 ) -> DetectionReport:
     """Score a bundle on plain shots of some views.
@@ -107,8 +108,9 @@ def evaluate_detector(
         bundle: what to score.
         views: what to photograph.
         classes: names of the views' labels; matched with the bundle's by name.
-        dataset: for the report, and to know whether it is that of the training.
-        protocol: for the report.
+        dataset: for the report.
+        protocol: likewise.
+        as_trained: they are of the data set that the bundle was trained on.
         lights: factors on the scene's light.
 
     Raises:
@@ -127,7 +129,7 @@ def evaluate_detector(
     everything = _count(views, len(classes))
     shots = Shots(
         matched,
-        gain=_gain(bundle, matched, dataset),
+        gain=_gain(bundle, matched, as_trained=as_trained),
         seed=TEST_SEED,
         width=bundle.manifest.width,
         height=bundle.manifest.height,
@@ -175,9 +177,9 @@ def _matched(views: Sequence[View], classes: Sequence[str], known: Sequence[str]
     return matched
 
 
-def _gain(bundle: DetectorBundle, views: Sequence[View], dataset: str) -> float:
+def _gain(bundle: DetectorBundle, views: Sequence[View], *, as_trained: bool) -> float:
     trained = bundle.manifest.training.get("gain")
-    if dataset == bundle.manifest.data.dataset and isinstance(trained, float) and trained > 0:
+    if as_trained and isinstance(trained, float) and trained > 0:
         return trained
     return brightness(views)
 
