@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +17,8 @@ from quantization.errors import GammawearError
 
 EXTRA_OF = {"torch": "gateway", "river": "gateway", "pycocotools": "train"}
 """Modules that commands import without asking first, and what installs them."""
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Writing says these without a file's name."""
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -90,6 +93,12 @@ def main() -> None:
         if error.name not in EXTRA_OF:
             raise
         logs.say_error(ModuleNotFoundError(f"this needs an extra: pip install 'gammawear[{EXTRA_OF[error.name]}]'"))
+        sys.exit(1)
+    except OSError as error:
+        if error.filename is None and error.errno not in _FULL:
+            raise
+        where = "" if error.filename is None else f"{error.filename}: "
+        logs.say_error(OSError(f"{where}{error.strerror or error}"))
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -173,6 +173,7 @@ def train_bundle(
     Raises:
         TrainingError: see :func:`fit_once`; a reference without a quantizer makes no bundle.
         BundleError: that version exists.
+        OSError: ``out`` is no folder and cannot become one.
     """
     if settings.quantizer == "none":
         raise TrainingError("the 12-bit reference has no codebook: choose a quantizer to make a bundle")
@@ -180,6 +181,7 @@ def train_bundle(
         raise BundleError(f"{out / f'{name}@{version}'} exists; give the next --version")
     train, validation, test = split(task, material.subjects)
     _check(task, material, settings, name, version, (train, validation, test))
+    out.mkdir(parents=True, exist_ok=True)
     trained = fit_once(task, material, settings, train, validation, report=report, checkpoint=checkpoint)
     final = trained
     if settings.refit:

@@ -73,11 +73,17 @@ def save_checkpoint(path: Path, tensors: dict[str, Tensor], fingerprint: str, pr
         tensors: by name.
         fingerprint: of everything that whoever goes on must agree with.
         progress: JSON.
+
+    Raises:
+        TrainingError: the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     metadata = {"fingerprint": fingerprint, "progress": json.dumps(progress)}
-    save_file({name: tensor.clone().contiguous() for name, tensor in tensors.items()}, partial, metadata=metadata)
+    try:
+        save_file({name: tensor.clone().contiguous() for name, tensor in tensors.items()}, partial, metadata=metadata)
+    except SafetensorError as error:  # also of a full disk
+        raise TrainingError(f"cannot write the checkpoint {path}: {error}") from error
     partial.replace(path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -128,6 +129,7 @@ def test_version(run: Run) -> None:
         (["demo", "--bundle", "wrist6@99"], "no bundle 'wrist6@99'"),
         (["bundles", "show", "nope"], "no bundle 'nope'"),
         (["evaluate", "--bundle", "nope", "--data", "x"], "no bundle 'nope'"),
+        (["bundles", "export", "street", "--onnx", "absent/x.onnx"], "absent/x.onnx: name a file in a folder that"),
         (["train", "har", "--data", "x", "--dataset", "nope"], "nope"),
         (["datasets", "fetch", "nope"], "nope"),
         (["datasets", "fetch", "bccd"], "Get https://github.com/Shenggan/BCCD_Dataset"),
@@ -148,6 +150,27 @@ def test_errors_are_sentences(run: Run, arguments: list[str], sentence: str) -> 
     last = err.splitlines()[-1]
     assert last.startswith("error: ")
     assert sentence in last
+
+
+@pytest.mark.parametrize(
+    ("picture", "sentence"),
+    [("full.png", "No space left on device"), ("absent/x.png", "absent/x.png: No such file or directory")],
+)
+def test_what_cannot_be_written_is_a_sentence(run: Run, tmp_path: Path, picture: str, sentence: str) -> None:
+    (tmp_path / "full.png").symlink_to("/dev/full")
+    status, _, err = run("bundles", "show", "wrist3", "--picture", picture)
+    assert status == 1
+    assert "Traceback" not in err
+    assert err.splitlines()[-1] == f"error: {sentence}"
+
+
+def test_an_error_of_ours_keeps_its_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise OSError(errno.EBADF, "Bad file descriptor")
+
+    monkeypatch.setattr("gammawear.learn.print_bundles", broken)
+    with pytest.raises(OSError, match="Bad file"):
+        run("bundles")
 
 
 @pytest.mark.parametrize(
@@ -315,6 +338,15 @@ def test_from_csv_files_to_a_bundle_that_recognises(run: Run, recordings: Path, 
     status, _, err = run(*train(recordings, epochs=2), "--freeze-codebook", "mine")
     assert status == 0, err
     assert load_bundle(tmp_path / "runs" / "mine@2").codebook.digest == bundle.codebook.digest
+
+
+@pytest.mark.parametrize("out", ["file", "file/below", "/proc/absent"])
+def test_where_no_bundle_can_be_written_none_is_trained(run: Run, recordings: Path, tmp_path: Path, out: str) -> None:
+    (tmp_path / "file").touch()
+    status, _, err = run(*train(recordings, epochs=2), "--out", out)
+    assert status == 1
+    assert "epoch 1" not in err
+    assert err.splitlines()[-1].startswith(f"error: {out}: ")
 
 
 def epochs_done(checkpoint: Path) -> int:

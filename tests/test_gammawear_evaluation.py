@@ -148,6 +148,8 @@ def test_what_cannot_be_is_a_sentence(run: Run, tmp_path: Path) -> None:
         ((*train, "few"), "few: 0 pictures to train and 1 to test are too few"),
         ((*train, "mine", "--classes", "fork"), "boxes are of cup, plate"),
         ((*train, "mine", "--name", "a/b"), "no bundle can have the name 'a/b': up to 32 of a-z"),
+        ((*train, "mine", "--batch", "2", "--out", "few/annotations.json"), "few/annotations.json: File exists"),
+        ((*train, "mine", "--batch", "2", "--out", "/proc/absent"), "/proc/absent: No such file or directory"),
         ((*train, "empty", "--batch", "2"), "none of the 1 pictures that test has a box"),
         ((*train, "mine", "--task", "bccd"), "mine: not bccd"),
         ((*train, "mine", "--task", "scenes"), "leave --data out"),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +34,21 @@ class _Exported(nn.Module):
         return torch.sqrt(torch.sigmoid(maps.centres) * torch.sigmoid(maps.quality)), maps.sides
 
 
+@contextlib.contextmanager
+def _without_torchvision() -> Iterator[None]:
+    """No word of torchvision's operators being skipped: the network has none."""
+
+    def wanted(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("torchvision is not installed")
+
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    logger.addFilter(wanted)
+    try:
+        yield
+    finally:
+        logger.removeFilter(wanted)
+
+
 def export_onnx(bundle: DetectorBundle, path: Path, *, width: int, height: int) -> Path:
     """Write the network for frames of one size.
 
@@ -48,9 +66,11 @@ def export_onnx(bundle: DetectorBundle, path: Path, *, width: int, height: int) 
 
     Raises:
         FrameError: ``size``: no mosaic's.
-        BundleError: onnx or onnxscript is not installed.
+        BundleError: no file can be there, or onnx or onnxscript is not installed.
     """
     check_size(height, width)
+    if path.is_dir() or not path.parent.is_dir():
+        raise BundleError(f"{path}: name a file in a folder that exists")
     try:
         import onnx
         import onnxscript  # noqa: F401 - what torch.onnx needs
@@ -58,7 +78,7 @@ def export_onnx(bundle: DetectorBundle, path: Path, *, width: int, height: int) 
         raise BundleError(f"{error.name} is not installed: pip install 'gammawear[onnx]'") from error
     exported = _Exported(bundle.network, bundle.codebook.bits).eval()
     planes = torch.zeros(1, 4, height // 2, width // 2)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _without_torchvision():
         warnings.simplefilter("ignore", FutureWarning)  # torch warns of its own insides
         program = torch.onnx.export(
             exported, (planes,), dynamo=True, verbose=False, opset_version=OPSET,

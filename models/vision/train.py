@@ -91,12 +91,14 @@ def train_detector_bundle(
         TrainingError: the curve makes no codes, no bundle can be called so, nothing is to be found in the pictures that
             test, or training cannot start or go on.
         BundleError: that version exists already.
+        OSError: ``out`` is no folder and cannot become one.
     """
     if kind == "none":
         raise TrainingError("a bundle needs a quantizer: none is for comparisons")
     _check(data, name, version)
     if (out / f"{name}@{version}").exists():
         raise BundleError(f"{out / f'{name}@{version}'} exists; a version is never overwritten, give the next number")
+    out.mkdir(parents=True, exist_ok=True)
     checkpoint = out / f".{name}@{version}.safetensors"
     model, gain = train_detector(
         data.train,
