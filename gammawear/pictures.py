@@ -15,6 +15,7 @@ from device_emulator.camera.scenes import CLASSES, still
 from gammawear.logs import NOTES as _NOTES
 from models.datasets.store import Store
 from models.vision.bundle import DetectorBundle
+from models.vision.detector import MAX_CLASSES
 from models.vision.own import looks_own, read_own
 from models.vision.pictures import PictureSet
 from models.vision.shots import HEIGHT, OVERSAMPLED, WIDTH, Variation, View, view_of
@@ -42,7 +43,7 @@ def detector_data(task: str | None, data: Path | None, classes: str | None) -> t
         classes: of one's own pictures, separated by commas.
 
     Raises:
-        TrainingError: the options do not go together, or there are too few pictures.
+        TrainingError: the options do not go together, or there are too few pictures or too many classes.
         DatasetError: ``data`` is not what it should be.
     """
     name = task or (SCENES if data is None else pictures_in(data))
@@ -62,6 +63,11 @@ def detector_data(task: str | None, data: Path | None, classes: str | None) -> t
         if not own.train or not own.test:
             raise TrainingError(
                 f"{data}: {len(own.train)} pictures to train and {len(own.test)} to test are too few ({own.protocol})"
+            )
+        if len(own.classes) > MAX_CLASSES:
+            raise TrainingError(
+                f"{data}: boxes are of {len(own.classes)} classes, and a detector knows at most {MAX_CLASSES}: choose "
+                "some with --classes"
             )
         return own, OWN_EPOCHS
     return published_data(TASKS[name], data), TASKS[name].epochs

@@ -134,6 +134,9 @@ def test_what_cannot_be_is_a_sentence(run: Run, tmp_path: Path) -> None:
         tmp_path / "empty",
         empty | {"split.json": b'{"train": ["images/0.png", "images/1.png"], "test": ["images/5.png"]}'},
     )
+    names = [f"c{n}" for n in range(65)]
+    every = [(f"{n}.png", [(label, (1, 1, 9, 9)) for label in range(65)]) for n in range(6)]
+    write(tmp_path / "many", coco_files(6) | {"annotations.json": json.dumps(coco_json(every, names=names)).encode()})
     evaluate, train = ("evaluate", "--bundle", "tiny", "--data"), ("train", "detector", "--data")
     for arguments, words in (
         ((*evaluate, "mine"), "tiny@1 finds person, car, parcel; boxes are of cup, plate"),
@@ -147,6 +150,7 @@ def test_what_cannot_be_is_a_sentence(run: Run, tmp_path: Path) -> None:
         (("evaluate", "--bundle", "wrist6", "--data", "mine", "--light", "1"), "wrist6@2 recognises activities"),
         ((*train, "few"), "few: 0 pictures to train and 1 to test are too few"),
         ((*train, "mine", "--classes", "fork"), "boxes are of cup, plate"),
+        ((*train, "many"), "many: boxes are of 65 classes, and a detector knows at most 64: choose some"),
         ((*train, "mine", "--name", "a/b"), "no bundle can have the name 'a/b': up to 32 of a-z"),
         ((*train, "mine", "--batch", "2", "--out", "few/annotations.json"), "few/annotations.json: File exists"),
         ((*train, "mine", "--batch", "2", "--out", "/proc/absent"), "/proc/absent: No such file or directory"),

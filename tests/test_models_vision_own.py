@@ -14,7 +14,7 @@ from PIL import Image
 from device_emulator.camera.raw_files import HEADERLESS_SUFFIXES, read_raw
 from models.datasets.store import Store
 from models.vision import own
-from models.vision.annotations import MAX_OBJECTS
+from models.vision.annotations import MAX_NAMES, MAX_OBJECTS
 from models.vision.own import looks_own, read_own
 from models.vision.pictures import Picture
 from models.vision.shots import Shots, view_of
@@ -104,6 +104,24 @@ def test_classes_are_chosen_and_ordered(tmp_path):
     for chosen in (["never"], ["cup", "fork"], ["cup", "cup"]):
         with pytest.raises(DatasetError, match="boxes are of cup, plate"):
             read_own(folder, classes=chosen)
+
+
+def test_only_classes_that_are_used_count(tmp_path):
+    """Label tools write the names that they know, of which two are drawn."""
+    files = coco_files(5)
+    unused = [{"id": n, "name": "<none>" if n == 3 else f"unused {n}"} for n in range(3, 5000)]
+    coco = read_own(
+        write(
+            tmp_path / "coco",
+            with_document(files, document(files) | {"categories": unused + document(files)["categories"]}),
+        )
+    )
+    names = "\n".join(["cup", "plate", *(f"unused {n}" for n in range(1000))])
+    yolo = read_own(write(tmp_path / "yolo", as_yolo(files) | {"classes.txt": names.encode()}))
+    for found in (coco, yolo):
+        assert found.classes == ("cup", "plate")
+        assert found.problems == ()
+        assert {tuple(one.view.labels.tolist()) for one in found.pictures} == {(0, 1)}
 
 
 # -- split ------------------------------------------------------------------------------------------------------------
@@ -322,7 +340,18 @@ REFUSED = {
     "a drive": (leads_to("C:\\secret.png"), "leads out"),
     "a class of no name": (changed_coco(categories=[{"id": 1, "name": ""}]), "a class is called"),
     "a class of markup": (changed_coco(categories=[{"id": 1, "name": "<script>"}]), "a class is called"),
-    "many classes": (changed_coco(categories=[{"id": n, "name": f"c{n}"} for n in range(65)]), "more than 64"),
+    "many classes": (
+        changed_coco(
+            categories=[{"id": n, "name": f"c{n}"} for n in range(MAX_NAMES + 1)],
+            annotations=[{"image_id": 10, "category_id": n, "bbox": [1, 1, 8, 8]} for n in range(MAX_NAMES + 1)],
+        ),
+        "more than 1024 classes",
+    ),
+    "many names": (
+        as_yolo(coco_files(3)) | {"classes.txt": "\n".join(f"c{n}" for n in range(MAX_NAMES + 1)).encode()},
+        "more than 1024 classes",
+    ),
+    "an unused id twice": (changed_coco(categories=[{"id": n, "name": f"c{n}"} for n in (1, 2, 3, 3)]), "repeats"),
     "many boxes": (changed_coco(annotations=[{}] * (MAX_OBJECTS + 1)), "at most"),
     "no classes.txt": ({n: d for n, d in as_yolo(coco_files(3)).items() if n != "classes.txt"}, "0 files classes.txt"),
     "two classes.txt": (as_yolo(coco_files(3)) | {"labels/classes.txt": b"cup"}, "2 files classes.txt"),

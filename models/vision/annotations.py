@@ -30,7 +30,8 @@ COCO_FILE: Final = "annotations.json"
 CLASSES_FILE: Final = "classes.txt"
 MAX_JSON_BYTES: Final = 32 * 2**20
 MAX_TEXT_BYTES: Final = 2**20
-MAX_CLASSES: Final = 64
+MAX_NAMES: Final = 1024
+"""Of classes that are read; a detector knows fewer (:data:`models.vision.detector.MAX_CLASSES`)."""
 MAX_OBJECTS: Final = 200_000
 
 Box = tuple[float, float, float, float]
@@ -107,8 +108,8 @@ class Classes:
             raise DatasetError(
                 f"{where}: a class is called {name[:60]!r}; names have up to 48 of A-Z a-z 0-9 space _ . -"
             ) from error
-        if len(self.names) == MAX_CLASSES:
-            raise DatasetError(f"{where}: more than {MAX_CLASSES} classes")
+        if len(self.names) == MAX_NAMES:
+            raise DatasetError(f"{where}: more than {MAX_NAMES} classes")
         self.names.append(name)
         return len(self.names) - 1
 
@@ -119,7 +120,7 @@ def coco(entry: Entry, files: Mapping[str, Entry], classes: Classes, problems: l
     Args:
         entry: the file.
         files: what there is, by path.
-        classes: gets the categories.
+        classes: gets the categories that an annotation uses.
         problems: gets a line for each picture and box that is left out.
 
     Raises:
@@ -128,10 +129,11 @@ def coco(entry: Entry, files: Mapping[str, Entry], classes: Classes, problems: l
     found = parse(_Coco, entry)
     if len(found.annotations) > MAX_OBJECTS:
         raise DatasetError(f"{entry.where}: {len(found.annotations)} boxes; at most {MAX_OBJECTS} are read")
-    numbers = {one.id: classes.number(one.name, entry.where) for one in found.categories}
     images = {one.id: one for one in found.images}
-    if len(images) < len(found.images) or len(numbers) < len(found.categories):
+    if len(images) < len(found.images) or len({one.id for one in found.categories}) < len(found.categories):
         raise DatasetError(f"{entry.where}: an id of images or categories repeats")
+    used = {one.category_id for one in found.annotations if isinstance(one.category_id, int | float | str)}
+    numbers = {one.id: classes.number(one.name, entry.where) for one in found.categories if one.id in used}
     objects: dict[_Id, Objects] = {image: [] for image in images}
     for at, one in enumerate(found.annotations):
         reason = _unusable(one, images, numbers)

@@ -24,7 +24,7 @@ from models.bundle_files import (
 )
 from models.bundle_files import SHIPPED_DETECTORS as SHIPPED
 from models.vision.card import detector_card
-from models.vision.detector import Detections, Detector, DetectorConfig, Maps, decode
+from models.vision.detector import MAX_CLASSES, Detections, Detector, DetectorConfig, Maps, decode
 from protocol.messages import LabelName
 from quantization.codebook import Codebook
 from quantization.errors import BundleError, CodebookError
@@ -77,7 +77,7 @@ class DetectorManifest(ManifestBase):
     """``manifest.json``."""
 
     format: Literal["gammawear-detector-1"] = DETECTOR
-    classes: Annotated[list[LabelName], Field(min_length=1, max_length=64)]
+    classes: Annotated[list[LabelName], Field(min_length=1, max_length=MAX_CLASSES)]
     width: Annotated[int, Field(ge=32, le=8192)]
     height: Annotated[int, Field(ge=32, le=8192)]
     """Photosites of the mosaics that it was trained on: objects of other sizes are not known to it."""
