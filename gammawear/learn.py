@@ -339,4 +339,4 @@ def any_bundle(name: str, folder: Path) -> Bundle | DetectorBundle:
     known = [one for root in (SHIPPED_DETECTORS, folder) for one in bundle_folders(root, DETECTOR)]
     if any(name in (one.name, one.name.split("@")[0]) for one in known) or says_detector(Path(name)):
         return load_detector(name, (folder, SHIPPED_DETECTORS))
-    return load_bundle(find_bundle(name, (folder, SHIPPED)))
+    return load_bundle(find_bundle(name, (folder, SHIPPED, SHIPPED_DETECTORS), None))

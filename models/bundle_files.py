@@ -197,11 +197,16 @@ def write_files(folder: Path, manifest: ManifestBase, codebook: Codebook, model:
     return target
 
 
-def find_bundle(reference: str | Path, search: Iterable[Path], kind: Format = ACTIVITY) -> Path:
+def find_bundle(reference: str | Path, search: Iterable[Path], kind: Format | None = ACTIVITY) -> Path:
     """The folder of a bundle, by folder, by ``name@version`` or by ``name`` (its highest version).
 
+    Args:
+        reference: one of these.
+        search: folders of bundles.
+        kind: of bundles that are known by name; None: both.
+
     Raises:
-        BundleError: there is none; the message lists what there is.
+        BundleError: there is none, and the message lists what there is; or the manifest of the only one cannot be read.
     """
     folders = list(search)
     as_path = Path(reference)
@@ -212,17 +217,26 @@ def find_bundle(reference: str | Path, search: Iterable[Path], kind: Format = AC
     known = [folder for root in folders for folder in bundle_folders(root, kind)]
     if match:
         name, version = match.groups()
-        fitting = [f for f in known if f.name.split("@")[0] == name and version in (None, f.name.split("@")[1])]
+
+        def fits(folder: Path) -> bool:
+            return folder.name.split("@")[0] == name and version in (None, folder.name.split("@")[1])
+
+        fitting = list(filter(fits, known))
         if fitting:
             return max(fitting, key=lambda folder: int(folder.name.split("@")[1]))
+        for folder in (one for root in folders for one in bundle_folders(root, None)):
+            if fits(folder) and said_format(folder) is None:
+                raise BundleError(
+                    f"{folder} is damaged: its {MANIFEST_FILE} cannot be read, or does not say what it is"
+                )
     names = ", ".join(dict.fromkeys(folder.name for folder in known)) or "none"
     raise BundleError(f"no bundle {str(reference)!r}; known: {names}; or give the path of a bundle's folder")
 
 
-def bundle_folders(root: Path, kind: Format = ACTIVITY) -> list[Path]:
+def bundle_folders(root: Path, kind: Format | None = ACTIVITY) -> list[Path]:
     """The folders ``name@version`` in ``root`` that hold a manifest of that kind, sorted; empty where there is none.
 
-    A manifest that cannot be read counts as one of activities, so that somebody reports it.
+    A manifest that cannot be read counts as one of activities, so that somebody reports it. None takes both kinds.
     """
     if not root.is_dir():
         return []
@@ -232,7 +246,7 @@ def bundle_folders(root: Path, kind: Format = ACTIVITY) -> list[Path]:
         if "@" in folder.name
         and _REFERENCE.fullmatch(folder.name)
         and (folder / MANIFEST_FILE).is_file()
-        and (says_detector(folder) == (kind == DETECTOR))
+        and (kind is None or says_detector(folder) == (kind == DETECTOR))
     )
 
 

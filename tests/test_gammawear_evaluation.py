@@ -140,7 +140,7 @@ def test_what_cannot_be_is_a_sentence(run: Run, tmp_path: Path) -> None:
     evaluate, train = ("evaluate", "--bundle", "tiny", "--data"), ("train", "detector", "--data")
     for arguments, words in (
         ((*evaluate, "mine"), "tiny@1 finds person, car, parcel; boxes are of cup, plate"),
-        ((*evaluate, "raw"), "raw: no pictures with boxes: neither penn_fudan"),
+        ((*evaluate, "raw"), "nor your own with annotations.json (COCO) or classes.txt (YOLO); found a.dng, b.png\n"),
         ((*evaluate, "unlabelled"), "1 pictures without boxes, in a.dng, classes.txt"),
         ((*evaluate, "absent.zip"), "absent.zip"),
         ((*evaluate, "outside"), "leads out of the folder"),
@@ -157,10 +157,10 @@ def test_what_cannot_be_is_a_sentence(run: Run, tmp_path: Path) -> None:
         ((*train, "empty", "--batch", "2"), "none of the 1 pictures that test has a box"),
         ((*train, "mine", "--task", "bccd"), "mine: not bccd"),
         ((*train, "mine", "--task", "scenes"), "leave --data out"),
-        ((*train, "raw"), "--task"),
+        ((*train, "raw"), "found a.dng, b.png. If it is one of them after all, say which with --task"),
         (("train", "detector", "--task", "own"), "--data"),
         (("train", "detector", "--classes", "cup"), "scenes has its own"),
     ):
         status, out, err = run(*arguments)
         assert (status, out) == (1, ""), (arguments, err)
-        assert words in err.splitlines()[-1], arguments
+        assert words in err.splitlines(keepends=True)[-1], arguments

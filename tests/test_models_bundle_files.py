@@ -236,6 +236,25 @@ def test_kinds_are_kept_apart(mixed):
         find_bundle("eye", [mixed])
 
 
+def test_both_kinds_are_found_and_listed_if_asked_for(mixed):
+    assert find_bundle("wrist", [mixed], None) == mixed / "wrist@10"
+    assert find_bundle("eye@2", [mixed], None) == mixed / "eye@2"
+    with pytest.raises(BundleError, match=r"no bundle 'leg'; known: broken@1, eye@10, .*lens@1, wrist@10"):
+        find_bundle("leg", [mixed], None)
+
+
+def test_a_damaged_detector_is_named(mixed):
+    manifest = mixed / "lens@1" / MANIFEST_FILE
+    manifest.write_bytes(manifest.read_bytes()[:-20])
+    for reference in ("lens", "lens@1"):
+        with pytest.raises(BundleError, match=rf"{mixed}/lens@1 is damaged: its manifest.json cannot be read"):
+            find_bundle(reference, [mixed / "absent", mixed], DETECTOR)
+    with pytest.raises(BundleError, match="no bundle 'lens@2'"):
+        find_bundle("lens@2", [mixed], DETECTOR)
+    write(mixed, "lens", 2, kind=DETECTOR)
+    assert find_bundle("lens", [mixed], DETECTOR) == mixed / "lens@2"
+
+
 def test_finding_by_name_version_or_folder(mixed, tmp_path_factory):
     second = tmp_path_factory.mktemp("second")
     write(second, "ankle")
