@@ -143,14 +143,19 @@ def train_detector(
     epochs: Annotated[int | None, typer.Option(min=1, help="The task's own if absent.")] = None,
     batch: Annotated[int, typer.Option(min=2, help="Pictures in a step.")] = 4,
     rate_weight: Annotated[
-        float | None, typer.Option(min=0, help="λ: loss for each coded bit a photosite; the task's own if absent.")
+        float | None,
+        typer.Option(
+            min=0,
+            help="λ: loss for each coded bit a photosite; if absent the task's own for gamma, 0 for other quantizers.",
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
 ) -> None:
     """Train a detector and its curve on pictures, and write a bundle that gateways serve.
 
-    Pictures are turned into 12-bit RAW; of your own, RAW files are taken as they are. Ctrl-C keeps a checkpoint; the
-    same command goes on from it. Weights trained on Penn-Fudan are for yourself: no licence is stated for its pictures.
+    Pictures are turned into 12-bit RAW; of your own RAW files the light is taken and photographed anew. Ctrl-C keeps a
+    checkpoint; the same command goes on from it. Weights trained on Penn-Fudan are for yourself: no licence is stated
+    for its pictures.
 
     Examples:
 

@@ -389,7 +389,7 @@ def test_what_looks_own(tmp_path):
 # -- RAW --------------------------------------------------------------------------------------------------------------
 
 
-def test_raw_frames_are_taken_as_they_are(tmp_path):
+def test_the_light_of_raw_frames_is_taken(tmp_path):
     """The left half is twice as bright."""
     counts = np.zeros((60, 80), dtype="<u2")
     for (row, column), level in {(0, 0): 800, (0, 1): 1200, (1, 0): 1200, (1, 1): 400}.items():

@@ -2,8 +2,8 @@
 
 Boxes come from ``annotations.json`` (COCO) or from a text file for each picture (YOLO) with one ``classes.txt``; see
 :mod:`models.vision.annotations`. A text file stands beside its picture, or in ``labels`` where the picture is in
-``images``. Pictures are JPEG and PNG; RAW frames are taken as they are where a reader of them is given, others are
-turned into RAW (:mod:`models.vision.unprocess`).
+``images``. Pictures are JPEG and PNG, turned back into light (:mod:`models.vision.unprocess`); where a reader of RAW
+frames is given, the light of these is taken (:func:`models.vision.shots.view_of_raw`). Shots of either are new.
 
 A picture that is there twice is taken once. Which of them test: see :mod:`models.vision.own_split`.
 """
