@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from stack import PATIENCE_S, until, windows_in
 
-from gateway.bundles import BundleStore
+from gateway.bundles import BundleStore, DetectorStore
 from models.bundle import load_bundle
 from protocol.broker_settings import BrokerSettings
 from protocol.connection import Connection, Received
@@ -139,7 +139,8 @@ async def retained(broker: BrokerSettings, count: int) -> dict[str, Status]:
 async def test_services_end_with_a_goodbye(mosquitto: Any, start: Callable[..., Any], sig: signal.Signals) -> None:
     broker = ("--host", mosquitto.host, "--port", str(mosquitto.port))
     gateway = await start("gateway", *broker, "--metrics-port", "0")
-    await gateway.says(rf"serving {', '.join(one.reference for one in BundleStore().serving)} from ")
+    shipped = [one.reference for store in (BundleStore(), DetectorStore()) for one in store.serving]
+    await gateway.says(rf"serving {', '.join(shipped)} from ")
     heard: list[Received] = []
     watcher = Connection(
         mosquitto.settings, "watcher", subscriptions=((every(Kind.ACTIVITY), 1),), on_message=heard.append
