@@ -99,6 +99,7 @@ def _panel(axes: Axes, found: Sequence[Tested], light: str) -> None:
             axes.plot([PACKED_12], [_mean(one, light)], "*", color="black", markersize=10, zorder=3)
             _bar(axes, PACKED_12, one, light, "black")
     axes.set_xscale("log")
+    axes.margins(y=0.12)  # for the names
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.tick_params(labelsize=8)
