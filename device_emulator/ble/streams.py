@@ -100,6 +100,7 @@ class PacketStream(Stream):
     _axes: tuple[int, int, int] | None = None  # that have been written, and take effect with the next packet
     _client: BleakClient | None = None
     _state = State.IDLE
+    _states_noted = 0
     _rereading: asyncio.Task[None] | None = None
 
     async def begin(self, client: BleakClient, received: Callable[[str, bytes], None]) -> None:
@@ -113,8 +114,11 @@ class PacketStream(Stream):
             await client.pair()
 
     async def ask(self, client: BleakClient) -> None:
-        """Read the state."""
-        self._note_state(bytes(await client.read_gatt_char(gatt.STATE)))
+        """Read the state. What is notified of meanwhile is newer, and a callback comes before the end of a wait."""
+        noted = self._states_noted
+        data = bytes(await client.read_gatt_char(gatt.STATE))
+        if self._states_noted == noted:
+            self._note_state(data)
 
     async def end(self, client: BleakClient) -> None:
         """Unsubscribe."""
@@ -187,6 +191,7 @@ class PacketStream(Stream):
         if not data or data[0] > max(State):
             raise ProfileError("state", f"not a state: {data[:8].hex()}")
         self._state = State(data[0])
+        self._states_noted += 1
         text = data[1:].decode(errors="replace")[:150]
         error = None if data[0] in (State.IDLE, State.STREAMING) else text or State(data[0]).name.lower()
         if error != self.error:
