@@ -47,13 +47,16 @@ LONG_FILE: Final = RESULTS / "detection_long.jsonl"
 CODEBOOKS: Final = ROOT / "runs" / "detection"
 CORE: Final = ("none", "linear-4", "log-4", "gamma-4", "gamma-2")
 """What every seed has before the rest."""
-MORE: Final = ("gamma-unweighted-4", "linear-lifted-4", "jpeg", "gamma-paper-4", "gamma-3", "linear-2")
+MORE: Final = ("gamma-unweighted-4", "gamma-small-4", "linear-lifted-4", "jpeg", "gamma-paper-4", "gamma-3", "linear-2")
 KINDS: Final[dict[str, CurveKind]] = {kind: kind for kind in CURVES[1:]} | {
     "gamma-unweighted": "gamma",
+    "gamma-small": "gamma",
     "linear-lifted": "linear",
 }
 """How each curve is made."""
-LIFTED: Final = ("gamma", "gamma-unweighted", "linear-lifted")
+RATE_WEIGHTS: Final = {"gamma-unweighted": 0.0, "gamma-small": 0.1}
+"""Where it is not the task's."""
+LIFTED: Final = ("gamma", *RATE_WEIGHTS, "linear-lifted")
 """Get dim frames lifted, as our cameras do it; the others see light as it is: so they were published."""
 WHOLE: Final = {"none": 12, "jpeg": 8}
 """Without a quantizer, so without a number of bits to choose: bits of their values."""
@@ -133,10 +136,10 @@ def execute(run: Run, data: Path, epochs: int | None = None) -> dict[str, Any]:
     task = TASKS[run.task]
     settings = DetectorSettings(
         epochs=epochs or task.epochs // 2,
-        rate_weight=task.rate_weight if run.curve == "gamma" else 0.0,
+        rate_weight=RATE_WEIGHTS.get(run.curve, task.rate_weight if run.curve == "gamma" else 0.0),
         seed=run.seed,
     )
-    row: dict[str, Any] = {**asdict(run), "epochs": settings.epochs, "classes": classes, "pictures": len(test)}
+    row: dict[str, Any] = {**asdict(run), "epochs": settings.epochs, "rate_weight": settings.rate_weight, "classes": classes, "pictures": len(test)}
     if run.curve == "jpeg":
         model, gain = train_on_jpegs(train, len(classes), settings, task.variation)
         row["jpeg"] = score_jpegs(model, test, gain, TEST_SEED)

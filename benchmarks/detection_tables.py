@@ -25,6 +25,7 @@ NAMES: Final = {
     "none": "12-bit counts",
     "gamma": "γ (ours)",
     "gamma-unweighted": "γ, bytes not weighed",
+    "gamma-small": "γ, bytes weighed more",
     "gamma-paper": "γ as published",
     "log": "logarithm",
     "linear": "linear",
