@@ -177,7 +177,7 @@ def train_detector(
         rate_weight = material.rate_weight if quantizer is ImageCurve.GAMMA else 0.0
     settings = DetectorSettings(epochs=epochs or own_epochs, batch=batch, rate_weight=rate_weight, seed=seed)
     bundle_name = name or default_name(task, material)
-    number = version or next_version(out, bundle_name, DETECTOR)
+    number = version or next_version(out, bundle_name)
     _NOTES.print(f"{len(material.train)} pictures train, {len(material.test)} test: {', '.join(material.classes)}")
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=_NOTES) as progress:

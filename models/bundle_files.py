@@ -206,31 +206,32 @@ def find_bundle(reference: str | Path, search: Iterable[Path], kind: Format | No
         kind: of bundles that are known by name; None: both.
 
     Raises:
-        BundleError: there is none, and the message lists what there is; or the manifest of the only one cannot be read.
+        BundleError: there is none, and the message lists what there is; or its manifest cannot be read.
     """
-    folders = list(search)
     as_path = Path(reference)
     with contextlib.suppress(OSError):  # a name that no file could have is not a path
         if (as_path / MANIFEST_FILE).is_file():
             return as_path
-    match = _REFERENCE.fullmatch(str(reference))
-    known = [folder for root in folders for folder in bundle_folders(root, kind)]
-    if match:
-        name, version = match.groups()
-
-        def fits(folder: Path) -> bool:
-            return folder.name.split("@")[0] == name and version in (None, folder.name.split("@")[1])
-
-        fitting = list(filter(fits, known))
-        if fitting:
-            return max(fitting, key=lambda folder: int(folder.name.split("@")[1]))
-        for folder in (one for root in folders for one in bundle_folders(root, None)):
-            if fits(folder) and said_format(folder) is None:
-                raise BundleError(
-                    f"{folder} is damaged: its {MANIFEST_FILE} cannot be read, or does not say what it is"
-                )
-    names = ", ".join(dict.fromkeys(folder.name for folder in known)) or "none"
+    there = [folder for root in search for folder in bundle_folders(root, None)]
+    said = {folder: said_format(folder) for folder in there}
+    # One that cannot be read may be what is meant: an older version in its place would surprise.
+    fitting = [
+        folder
+        for folder in there
+        if str(reference) in (folder.name, folder.name.split("@")[0]) and (kind is None or said[folder] in (kind, None))
+    ]
+    if fitting:
+        found = max(fitting, key=_version)
+        if said[found] is None:
+            raise BundleError(f"{found} is damaged: its {MANIFEST_FILE} cannot be read, or does not say what it is")
+        return found
+    wanted = (ACTIVITY, DETECTOR) if kind is None else (kind,)
+    names = ", ".join(dict.fromkeys(folder.name for folder in there if said[folder] in wanted)) or "none"
     raise BundleError(f"no bundle {str(reference)!r}; known: {names}; or give the path of a bundle's folder")
+
+
+def _version(folder: Path) -> int:
+    return int(folder.name.split("@")[1])
 
 
 def bundle_folders(root: Path, kind: Format | None = ACTIVITY) -> list[Path]:
@@ -250,9 +251,12 @@ def bundle_folders(root: Path, kind: Format | None = ACTIVITY) -> list[Path]:
     )
 
 
-def next_version(root: Path, name: str, kind: Format = ACTIVITY) -> int:
-    """The number after the highest version of that name in ``root``."""
-    taken = [int(f.name.split("@")[1]) for f in bundle_folders(root, kind) if f.name.split("@")[0] == name]
+def next_version(root: Path, name: str) -> int:
+    """The number after the highest that a folder of that name in ``root`` has, whatever is in it."""
+    entries = root.iterdir() if root.is_dir() else ()
+    taken = [
+        int(match[2]) for one in entries if (match := _REFERENCE.fullmatch(one.name)) and match[1] == name and match[2]
+    ]
     return max(taken, default=0) + 1
 
 

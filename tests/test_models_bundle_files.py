@@ -232,14 +232,14 @@ def test_kinds_are_kept_apart(mixed):
     assert find_bundle("eye", [mixed], DETECTOR) == mixed / "eye@10"
     with pytest.raises(BundleError, match="no bundle 'wrist'; known: eye@10, eye@2, eye@9, lens@1; or give the path"):
         find_bundle("wrist", [mixed], DETECTOR)
-    with pytest.raises(BundleError, match="known: broken@1, wrist@10, wrist@2, wrist@9;"):
+    with pytest.raises(BundleError, match="known: wrist@10, wrist@2, wrist@9;"):
         find_bundle("eye", [mixed])
 
 
 def test_both_kinds_are_found_and_listed_if_asked_for(mixed):
     assert find_bundle("wrist", [mixed], None) == mixed / "wrist@10"
     assert find_bundle("eye@2", [mixed], None) == mixed / "eye@2"
-    with pytest.raises(BundleError, match=r"no bundle 'leg'; known: broken@1, eye@10, .*lens@1, wrist@10"):
+    with pytest.raises(BundleError, match=r"no bundle 'leg'; known: eye@10, .*lens@1, wrist@10"):
         find_bundle("leg", [mixed], None)
 
 
@@ -253,6 +253,14 @@ def test_a_damaged_detector_is_named(mixed):
         find_bundle("lens@2", [mixed], DETECTOR)
     write(mixed, "lens", 2, kind=DETECTOR)
     assert find_bundle("lens", [mixed], DETECTOR) == mixed / "lens@2"
+
+
+@pytest.mark.parametrize(("name", "kind"), [("wrist", ACTIVITY), ("eye", DETECTOR), ("eye", None)])
+def test_an_older_version_does_not_stand_in_for_a_damaged_one(mixed, name, kind):
+    (mixed / f"{name}@10" / MANIFEST_FILE).write_bytes(b"{")
+    with pytest.raises(BundleError, match=rf"{name}@10 is damaged"):
+        find_bundle(name, [mixed], kind)
+    assert find_bundle(f"{name}@9", [mixed], kind) == mixed / f"{name}@9"
 
 
 def test_finding_by_name_version_or_folder(mixed, tmp_path_factory):
@@ -276,8 +284,8 @@ def test_what_is_not_there_is_said_with_what_is(bundle, reference):
 
 
 def test_the_next_version(mixed):
-    assert next_version(mixed, "wrist") == 11, "what has no manifest is no bundle yet"
-    assert [next_version(mixed, name, DETECTOR) for name in ("eye", "lens", "wrist", "other")] == [11, 2, 1, 1]
+    assert next_version(mixed, "wrist") == 12, "a folder without a manifest takes its number, too"
+    assert [next_version(mixed, name) for name in ("eye", "lens", "broken", "other")] == [11, 2, 2, 1]
     assert next_version(mixed / "absent", "wrist") == 1
 
 
