@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 
 import numpy as np
 import pytest
 from factories import codebook, tiny_bundle
+from stack import until
 from test_gateway_support import Rig, Wearer
 
 from gateway.batcher import MicroBatcher
 from gateway.bundles import DetectorStore
 from gateway.cameras import Cameras
 from gateway.live.history import STEPS, BandwidthHistory
+from gateway.live.page import LivePage
 from gateway.live.rows import CONFIDENCES, energy
 from gateway.live.signal import FIRST_S, KEPT_S, RAW_WAITING, Signals
 from gateway.live.state import TICKS_PER_S, LiveState
@@ -43,11 +46,11 @@ class Screen:
         self.viewers = Viewers()
         self.label: str | None = None
         self.link = Link()
-        cameras = Cameras(DetectorStore(()), submit=lambda _: None, publish=lambda *_: None, refusals=Refusals())
+        self.cameras = Cameras(DetectorStore(()), submit=lambda _: None, publish=lambda *_: None, refusals=Refusals())
         self.state = LiveState(
             rig.pipeline,
             MicroBatcher(),
-            cameras,
+            self.cameras,
             self.link,
             self.viewers,
             label_of=lambda _: self.label,
@@ -176,6 +179,38 @@ async def test_a_new_viewer_is_told_what_is_again_as_it_was(tmp_path):
         screen.state.tick()
         (update,) = await screen.news()
     assert update["broker"] is True
+
+
+async def test_what_a_failed_tick_lost_comes_once_all_is_well(tmp_path, bundle, monkeypatch):
+    """What had been found to have changed is not found so again."""
+    screen = Screen(Rig(tmp_path))
+    rig = screen.rig
+    rig.feed("w1", Wearer(bundle).packet())
+    page = LivePage(
+        rig.pipeline, MicroBatcher(), screen.cameras, screen.link, lambda *_: None, previews=False, token=None
+    )
+    got: list[bytes] = []
+
+    async def follow() -> None:
+        async for one in page.viewers.events([page._state.feed]):
+            got.append(one)  # noqa: PERF401 - at once
+
+    def fail_once_known(state: LiveState, *_: object, **__: object) -> list[tuple[str, object]]:
+        return [1 / 0] if "codebook: no" in state._rows["w1"].whole() else []
+
+    with page.viewers.place():
+        async with page.running():
+            following = asyncio.create_task(follow())
+            await until(lambda: len(got) > 2 * TICKS_PER_S)
+            rig.status("w1", error="codebook: no")
+            with monkeypatch.context() as patch:
+                patch.setattr(LiveState, "_sections", fail_once_known)
+                await until(lambda: not page.well)
+            await until(lambda: page.well)
+            seen = len(got)
+            await until(lambda: len(got) > seen + TICKS_PER_S)
+        await following
+    assert "codebook: no" in b"".join(got).decode()
 
 
 @pytest.mark.parametrize("sensor", ["", " ", "\t", "  bma400"])

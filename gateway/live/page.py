@@ -107,6 +107,8 @@ class LivePage:
                 self._sound_ticks = 0
             else:
                 self._sound_ticks += 1
+                if self._sound_ticks == FAULTY_TICKS:
+                    self._state.feed.restart()  # what a tick noted as said before it failed was never said
             self.viewers.wake()
             await asyncio.sleep(max(0.0, started + 1 / TICKS_PER_S - loop.time()))
 
