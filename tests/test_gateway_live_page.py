@@ -235,6 +235,23 @@ async def test_strings_from_the_network_are_text(mosquitto, wrist6):
         assert tab.problems == []
 
 
+@pytest.mark.parametrize("width", [390, 1440, 2560])
+async def test_a_camera_has_room_for_what_is_wrong_with_it(mosquitto, width):
+    gateway = new_gateway(mosquitto.settings, page_port=0)
+    async with serving(gateway), opened(gateway.page_port, viewport={"width": width, "height": 1000}) as tab:
+        async with Listener(mosquitto.settings, "nothing") as other:
+            camera = Status(state="online", camera=True, error="/data/" + 60 * "x" + ".dng: is it cut off?")
+            other.connection.publish(topic("camera-01", Kind.STATUS), camera.to_json(), qos=1)
+            await tab.shows(".camera .banner", camera.error)
+        taken, given, needed = await tab.page.evaluate(
+            "(() => { const box = document.querySelector('.camera .banner'), style = getComputedStyle(box);"
+            " const padding = parseFloat(style.paddingLeft) + parseFloat(style.paddingRight);"
+            " return [padding, box.clientWidth, box.scrollWidth]; })()"
+        )
+        assert taken < 0.2 * given
+        assert needed <= given
+
+
 async def test_with_the_keyboard_alone(mosquitto, wrist6):
     gateway = new_gateway(mosquitto.settings, page_port=0)
     async with (
