@@ -220,7 +220,7 @@ async def _amqtt(port: int) -> AsyncIterator[str]:
             "neither mosquitto nor amqtt is installed; install one (Debian: apt install mosquitto, or "
             "pip install 'gammawear[demo]'), or name a broker that runs already"
         ) from error
-    with quiet("amqtt", "transitions"):
+    with quiet("amqtt", "transitions"):  # each client that leaves would be reported as an error
         broker = Broker(
             {
                 "listeners": {"default": {"type": "tcp", "bind": f"{HOST}:{port}"}},
