@@ -19,10 +19,8 @@ from gammawear.logs import NOTES as _NOTES
 from gammawear.options import AsJson
 from models import datasets
 from models.bundle_files import (
-    DETECTOR,
     SHIPPED,
     SHIPPED_DETECTORS,
-    bundle_folders,
     find_bundle,
     next_version,
     says_detector,
@@ -332,11 +330,9 @@ def export_bundle(
 
 
 def any_bundle(name: str, folder: Path) -> Bundle | DetectorBundle:
-    """A detector by its name or its folder, else a bundle of activities."""
+    """A bundle of either kind, by its name or its folder."""
     from models.bundle import load_bundle
     from models.vision.bundle import load_detector
 
-    known = [one for root in (SHIPPED_DETECTORS, folder) for one in bundle_folders(root, DETECTOR)]
-    if any(name in (one.name, one.name.split("@")[0]) for one in known) or says_detector(Path(name)):
-        return load_detector(name, (folder, SHIPPED_DETECTORS))
-    return load_bundle(find_bundle(name, (folder, SHIPPED, SHIPPED_DETECTORS), None))
+    found = find_bundle(name, (folder, SHIPPED, SHIPPED_DETECTORS), None)
+    return load_detector(found) if says_detector(found) else load_bundle(found)

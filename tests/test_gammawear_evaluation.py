@@ -13,12 +13,15 @@ import pytest
 import torch
 from camera_stack import save_untrained
 from dataset_files import write
+from factories import tiny_bundle
 from own_pictures import bccd_as_coco, coco_files, coco_json, picture
 from PIL import Image
 from test_gammawear_cli import Run, run
 from test_models_vision_own import as_yolo
 
+from gammawear.learn import any_bundle
 from gammawear.pictures import pictures_to_test
+from models.bundle_files import DETECTOR
 from models.vision.bundle import load_detector
 from models.vision.own import read_own
 
@@ -119,6 +122,14 @@ def test_other_pictures_are_exposed_for_themselves(run: Run, tmp_path: Path) -> 
     bundle = load_detector(tmp_path / "runs" / "own@1")
     of_training = {name: pictures_to_test(bundle, tmp_path / name)[1] for name in ("mine", "more", "dark")}
     assert of_training == {"mine": True, "more": True, "dark": False}
+
+
+def test_of_both_kinds_the_highest_version_of_a_name_is_meant(tmp_path: Path) -> None:
+    save_untrained(tmp_path)
+    activities = tiny_bundle(tmp_path, version=2)
+    assert any_bundle("tiny", tmp_path).reference == any_bundle("tiny@2", tmp_path).reference == activities.reference
+    assert any_bundle("tiny@1", tmp_path).manifest.format == DETECTOR
+    assert any_bundle(str(tmp_path / "tiny@1"), tmp_path).manifest.format == DETECTOR
 
 
 def test_what_cannot_be_is_a_sentence(run: Run, tmp_path: Path) -> None:
