@@ -139,7 +139,13 @@ def execute(run: Run, data: Path, epochs: int | None = None) -> dict[str, Any]:
         rate_weight=RATE_WEIGHTS.get(run.curve, task.rate_weight if run.curve == "gamma" else 0.0),
         seed=run.seed,
     )
-    row: dict[str, Any] = {**asdict(run), "epochs": settings.epochs, "rate_weight": settings.rate_weight, "classes": classes, "pictures": len(test)}
+    row: dict[str, Any] = {
+        **asdict(run),
+        "epochs": settings.epochs,
+        "rate_weight": settings.rate_weight,
+        "classes": classes,
+        "pictures": len(test),
+    }
     if run.curve == "jpeg":
         model, gain = train_on_jpegs(train, len(classes), settings, task.variation)
         row["jpeg"] = score_jpegs(model, test, gain, TEST_SEED)

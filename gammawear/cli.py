@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -97,6 +98,7 @@ def main() -> None:
     except OSError as error:
         if error.filename is None and error.errno not in _FULL:
             raise
+        logging.getLogger(__name__).debug("where it happened", exc_info=error)
         where = "" if error.filename is None else f"{error.filename}: "
         logs.say_error(OSError(f"{where}{error.strerror or error}"))
         sys.exit(1)

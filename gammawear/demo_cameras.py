@@ -57,7 +57,7 @@ def camera_result(cameras: Cameras, fleet: Fleet) -> dict[str, Any]:
         "frames_sent": fleet.packets_published,
         "frames_received": totals.frames,
         "frames_looked_at": cameras.answers.total(),
-        "frames_incomplete": losses.lost + losses.timed_out + losses.displaced + cameras.assembler.waiting,
+        "frames_lost": losses.lost + losses.timed_out + losses.displaced + cameras.assembler.waiting,
         "bits_per_photosite": 8 * totals.coded_bytes / totals.photosites if totals.photosites else None,
         "compression_over_12_bit": totals.raw12_bytes / totals.coded_bytes if totals.coded_bytes else None,
         "ap50": score.ap50 if score else None,

@@ -165,6 +165,13 @@ def test_what_cannot_be_written_is_a_sentence(run: Run, tmp_path: Path, picture:
     assert err.splitlines()[-1] == f"error: {sentence}"
 
 
+def test_where_a_file_was_missed_is_logged_for_those_who_ask(run: Run) -> None:
+    status, _, err = run("--log-level", "debug", "bundles", "show", "wrist3", "--picture", "absent/x.png")
+    assert status == 1
+    assert "Traceback" in err
+    assert err.splitlines()[-1] == "error: absent/x.png: No such file or directory"
+
+
 def test_an_error_of_ours_keeps_its_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise OSError(errno.EBADF, "Bad file descriptor")

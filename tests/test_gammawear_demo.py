@@ -67,7 +67,7 @@ def check_camera(camera: dict[str, Any]) -> None:
     assert (camera["cameras"], camera["source"]) == (1, "synthetic")
     assert camera["frames_sent"] == camera["frames_received"] > 0
     assert camera["frames_looked_at"] > 0
-    assert camera["frames_incomplete"] == 0
+    assert camera["frames_lost"] == 0
     assert 0 < camera["bits_per_photosite"] < 3
     assert camera["compression_over_12_bit"] > 4
     assert 0 <= camera["ap50"] <= 1
