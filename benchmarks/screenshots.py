@@ -1,6 +1,6 @@
-"""Pictures of the live page for the documentation: the demonstration, as Debian's Chromium shows it.
+"""Pictures for the documentation: the live page of the demonstration, as Debian's Chromium shows it, and its camera's.
 
-python -m benchmarks.screenshots    # docs/page.jpg, page-dark.jpg, page-phone.jpg and page-device.jpg
+python -m benchmarks.screenshots    # docs/page.jpg, page-dark.jpg, page-phone.jpg, page-device.jpg and camera.jpg
 """
 
 from __future__ import annotations
@@ -111,6 +111,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         shoot(browser, url, out / "page-dark.jpg", scheme="dark", whole=True)
         shoot(browser, url, out / "page-phone.jpg", window=_PHONE)
         shoot(browser, url, out / "page-device.jpg", device="wearable-01")
+        with urllib.request.urlopen(f"{url}cameras/camera-01.jpg", timeout=5) as preview:  # noqa: S310 - ours
+            (out / "camera.jpg").write_bytes(preview.read())
         browser.close()
 
 
