@@ -39,6 +39,7 @@ REFERENCE: Final = ("none", 12, 0)
 OURS: Final = ("gamma", 4, 0)
 UNWEIGHTED: Final = ("gamma-unweighted", 4, 0)
 LINEAR: Final = ("linear", 4, 0)
+LOG: Final = ("log", 4, 0)
 COMPARED: Final = ("1", "0.1")
 """Lights of the differences."""
 PACKED_12: Final = WIDTH * HEIGHT * 12 / 8
@@ -186,12 +187,12 @@ def scores(stored: Sequence[Row], task: str) -> str:
 
 
 def differences(stored: Sequence[Row]) -> str:
-    """AP50 against 12 bits, and ours against linear, paired by seed."""
+    """AP50 against 12 bits, and ours against linear steps and the logarithm, paired by seed."""
     lines = []
     for task in tasks_of(stored):
         found = {one.key: one for one in tested(stored, task)}
         pairs = [(one.key, REFERENCE) for one in found.values() if one.key != REFERENCE]
-        pairs += [(key, LINEAR) for key in (OURS, UNWEIGHTED)]
+        pairs += [(key, other) for key in (OURS, UNWEIGHTED) for other in (LINEAR, LOG)]
         for key, other in pairs:
             if key not in found or other not in found:
                 continue

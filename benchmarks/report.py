@@ -219,6 +219,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "wearers": wearers,
     "speed": speed,
     "detection-penn_fudan": lambda: detection_tables.scores(detection(), "penn_fudan"),
+    "detection-campus": lambda: detection_tables.scores(detection(), "penn_fudan_campus"),
     "detection-bccd": lambda: detection_tables.scores(detection(), "bccd"),
     "detection-differences": lambda: detection_tables.differences(detection()),
     "detection-classes-bccd": lambda: detection_tables.by_class(detection(), "bccd"),
