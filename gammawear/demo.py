@@ -3,35 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import io
 import json
-import re
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, cast
 
 import typer
-from rich.console import Console, Group
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
 
 from device_emulator.fleet import Fleet
 from gammawear import options
 from gammawear.broker import RunningBroker, local_broker
 from gammawear.completion import bundle_names, detector_names, part_names
-from gammawear.demo_cameras import camera_fleet, camera_lines, camera_result
+from gammawear.demo_cameras import camera_fleet, camera_result
+from gammawear.demo_screen import picture, print_summary, save_picture, screen, summary_line
 from gammawear.logs import NOTES as _NOTES
 from gammawear.options import bundle_dirs, port_is_free, until_stopped
 from gammawear.serve import DEFAULT_METRICS_PORT, chosen_people
 from gammawear.wearables import WearableOptions, dataset_sources, part_for, synthetic_sources, wearables
 from models.bundle_files import SHIPPED_DETECTORS
 from models.tasks import Material
-from protocol.messages import UNKNOWN
 
 if TYPE_CHECKING:
     from gateway.service import Gateway
@@ -40,9 +33,6 @@ if TYPE_CHECKING:
     from models.vision.bundle import DetectorBundle
 
 DEFAULT_WEARABLES: Final = 8
-REFRESH_S: Final = 0.25
-LINE_EVERY_S: Final = 5.0
-"""Without a terminal there is no table to redraw: a line now and then says that it is alive."""
 POLL_S: Final = 0.02
 SETTLE_S: Final = 3.0
 """The last packets and labels are on their way when the wearables stop."""
@@ -164,7 +154,7 @@ def demo_command(
         bundle_dirs(bundles),
     )
     result = asyncio.run(demo.run())
-    _print_summary(result)
+    print_summary(result)
     if as_json:
         sys.stdout.write(json.dumps(result) + "\n")
 
@@ -188,18 +178,26 @@ class Demo:
                 f"{broker.name} on port {broker.port}; {len(fleet.publishers)} wearables ({self._source}), "
                 f"{len(watch.publishers)} cameras (synthetic)"
             )
+
+            def title() -> str:
+                book = self._options.bundle.codebook
+                return (
+                    f"gammawear demo · {self._options.bundle.reference} · {book.bits}-bit codes · "
+                    f"source: {self._source} · {broker.name} · {time.monotonic() - started:.0f} s"
+                )
+
             serving = asyncio.create_task(gateway.run())
             try:
                 await _first(serving, gateway.wait_connected(10))
                 _NOTES.print(f"metrics: http://127.0.0.1:{gateway.metrics_port}/metrics")
                 _NOTES.print(f"page: http://127.0.0.1:{gateway.page_port}/")
-                async with _screen(lambda: self._picture(gateway, broker, started), lambda: _line(gateway.summary())):
+                async with screen(lambda: picture(gateway, title()), lambda: summary_line(gateway.summary())):
                     work = _first(serving, _both(fleet.run(), watch.run()))
                     await until_stopped(work, lambda: _both(fleet.stop(), watch.stop()), seconds=self._options.seconds)
                     await _settle(gateway, fleet, watch)
                 views = gateway.snapshot()
                 if self._options.picture is not None:
-                    _save_picture(self._picture(gateway, broker, started), self._options.picture)
+                    save_picture(picture(gateway, title()), self._options.picture)
                 await gateway.stop()
                 await serving
             finally:
@@ -244,26 +242,6 @@ class Demo:
         return camera_fleet(
             chosen.detector, broker.settings, count=chosen.cameras, seed=chosen.seed, speed=chosen.speed
         )
-
-    def _picture(self, gateway: Gateway, broker: RunningBroker, started: float) -> Group:
-        title = (
-            f"gammawear demo · {self._options.bundle.reference} · {self._options.bundle.codebook.bits}-bit codes · "
-            f"source: {self._source} · {broker.name} · {time.monotonic() - started:.0f} s"
-        )
-        table = Table(title=title, title_justify="left", expand=False)
-        for column in ("wearable", "activity", "truth", "confidence"):
-            table.add_column(column, no_wrap=True)
-        for column in ("bits/value", "MQTT B/s", "at 12 bit", "saved", "lost"):
-            table.add_column(column, justify="right")
-        views = gateway.snapshot()
-        for view in views[: max(1, _NOTES.height - 9 - 2 * self._options.cameras)]:
-            table.add_row(*_row(view))
-        hidden = len(views) - (_NOTES.height - 9 - 2 * self._options.cameras)
-        more = [Text(f"… and {hidden} more wearables", style="dim")] if hidden > 0 else []
-        served = f"page http://127.0.0.1:{gateway.page_port}/ · metrics http://127.0.0.1:{gateway.metrics_port}/metrics"
-        metrics = Text(f"{served} · Ctrl-C ends", style="dim")
-        seen = [Text(line) for line in camera_lines(gateway.cameras)]
-        return Group(table, *more, Text(_line(gateway.summary())), *seen, metrics)
 
     def _result(
         self, summary: Summary, views: list[DeviceView], fleet: Fleet, broker: RunningBroker, seconds: float
@@ -338,112 +316,3 @@ def _free_or_any(port: int) -> int:
         return port
     _NOTES.print(f"port {port} is taken: metrics go to another one")
     return 0
-
-
-@contextlib.asynccontextmanager
-async def _screen(picture: Callable[[], Group], line: Callable[[], str]) -> Any:  # noqa: ANN401 - an async context
-    """Keep a table up to date on a terminal; elsewhere print a line now and then."""
-
-    async def lines() -> None:
-        while True:
-            await asyncio.sleep(LINE_EVERY_S)
-            _NOTES.print(line(), soft_wrap=True)
-
-    async def frames(live: Live) -> None:
-        while True:
-            live.update(picture(), refresh=True)
-            await asyncio.sleep(REFRESH_S)
-
-    if not _NOTES.is_terminal:
-        task = asyncio.create_task(lines())
-        try:
-            yield
-        finally:
-            task.cancel()
-        return
-    with Live(picture(), console=_NOTES, auto_refresh=False) as live:
-        task = asyncio.create_task(frames(live))
-        try:
-            yield
-            live.update(picture(), refresh=True)
-        finally:
-            task.cancel()
-
-
-def _save_picture(group: Group, path: Path) -> None:
-    console = Console(record=True, width=120, file=io.StringIO(), force_terminal=True)
-    console.print(group)
-    svg = console.export_svg(title="gammawear demo")
-    # rich points to a web font on a host of others; a picture should not call home.
-    path.write_text(re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL), encoding="utf-8")
-
-
-def _row(view: DeviceView) -> tuple[Text | str, ...]:
-    activity = _readable(view.activity)
-    judged = view.truth_is_of_answer and view.activity not in (None, UNKNOWN)
-    style = ("green" if view.activity == view.truth else "red") if judged else "dim"
-    probability = view.probability
-    bar = "" if probability is None else "█" * round(10 * probability) + "░" * (10 - round(10 * probability))
-    # Both as PUBLISH packets: comparing ours without MQTT to theirs with it would flatter us.
-    saved = 1 - view.mqtt_bytes_per_s / view.raw12_bytes_per_s if view.raw12_bytes_per_s else None
-    return (
-        view.device,
-        Text(activity, style=style),
-        _readable(view.truth),
-        f"{bar} {probability:.0%}" if probability is not None else "",
-        f"{view.bits_per_value:.2f}" if view.bits_per_value else "",
-        f"{view.mqtt_bytes_per_s:.0f}" if view.streaming else "",
-        f"{view.raw12_bytes_per_s:.0f}" if view.streaming else "",
-        f"{saved:.0%}" if saved is not None and view.streaming else "",
-        str(view.lost),
-    )
-
-
-def _readable(label: str | None) -> str:
-    return "" if label is None else label.replace("_", " ").lower()
-
-
-def _line(summary: Summary) -> str:
-    parts = [
-        f"{summary.streaming} streaming",
-        f"live macro-F1 {summary.macro_f1:.3f}" if summary.macro_f1 is not None else "no labels yet",
-        f"accuracy {summary.accuracy:.3f}" if summary.accuracy is not None else "",
-        f"{summary.scored} windows scored",
-        f"{summary.bits_per_value:.2f} bits/value" if summary.bits_per_value else "",
-        f"{summary.compression:.1f}× below 12-bit" if summary.compression else "",
-        f"latency {summary.latency_ms[0]:.0f} ms (p99 {summary.latency_ms[2]:.0f})" if summary.latency_ms else "",
-        f"lost {summary.lost}",
-    ]
-    return " · ".join(part for part in parts if part)
-
-
-def _print_summary(result: dict[str, Any]) -> None:
-    table = Table(title="summary", show_header=False, title_justify="left")
-    table.add_column(style="dim")
-    table.add_column()
-
-    def figure(value: float | None, form: str) -> str:
-        return "none" if value is None else format(value, form)
-
-    live = f"{figure(result['macro_f1'], '.3f')} macro-F1, {figure(result['accuracy'], '.3f')} accuracy"
-    table.add_row("recognition", f"{live} over {result['scored_windows']} windows (source: {result['source']})")
-    if "offline_macro_f1" in result:
-        table.add_row("the same offline", f"{result['offline_macro_f1']:.3f} macro-F1, subjects {result['subjects']}")
-    bits = f"{figure(result['bits_per_sample'], '.2f')} bits a value with our header"
-    table.add_row(
-        "bandwidth", f"{bits}; {figure(result['compression_over_12_bit_mqtt'], '.1f')}× below 12-bit over MQTT"
-    )
-    latency = result["latency_ms"]
-    table.add_row("latency", f"{figure(latency['p50'], '.0f')} ms median, {figure(latency['p99'], '.0f')} ms p99")
-    camera = result.get("camera")
-    if camera:
-        table.add_row(
-            "cameras",
-            f"{camera['frames_received']} of {camera['frames_sent']} frames, "
-            f"{figure(camera['bits_per_photosite'], '.2f')} bits a photosite, "
-            f"{figure(camera['compression_over_12_bit'], '.1f')}× below 12-bit RAW; "
-            f"AP50 {figure(camera['ap50'], '.3f')} (source: synthetic)",
-        )
-    packets = f"{result['packets_sent']} sent, {result['packets_received']} received, {result['packets_lost']} lost"
-    table.add_row("packets", packets)
-    _NOTES.print(table)

@@ -1,4 +1,4 @@
-"""The camera nodes of ``gammawear demo``: they watch a generated scene, and a line says what the gateway sees."""
+"""The camera nodes of ``gammawear demo``: they watch a generated scene."""
 
 from __future__ import annotations
 
@@ -24,28 +24,6 @@ def camera_fleet(bundle: DetectorBundle, broker: BrokerSettings, *, count: int, 
         for n in range(count)
     ]
     return Fleet([CameraPublisher(node, broker, speed=speed) for node in nodes])
-
-
-def camera_lines(cameras: Cameras) -> list[str]:
-    """What each camera sees, and what its frames take."""
-    lines = []
-    for camera in cameras:
-        last = camera.last
-        if last is None:
-            lines.append(f"{camera.id}: no frame yet")
-            continue
-        seen = ", ".join(f"{one.label} {one.score:.0%}" for one in last.boxes) or "nothing"
-        lines.append(f"{camera.id} ({last.source or 'unannounced'}) sees {seen}")
-    totals = cameras.totals
-    if totals.photosites:
-        parts = [
-            f"{totals.frames} frames",
-            f"{8 * totals.coded_bytes / totals.photosites:.2f} bits/photosite",
-            f"{totals.raw12_bytes / totals.coded_bytes:.1f}× below 12-bit RAW",
-            *(f"live AP50 {score.ap50:.3f}" for score in cameras.scores if score.ap50 is not None),
-        ]
-        lines.append(" · ".join(parts))
-    return lines
 
 
 def camera_result(cameras: Cameras, fleet: Fleet) -> dict[str, Any]:
