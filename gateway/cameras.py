@@ -292,9 +292,11 @@ class Cameras:
 
     def _preview(self, camera: Camera, seen: Seen, message: Detections) -> None:
         """Render. On another thread: what it writes is read only by screens."""
-        codebook = seen.job.bundle.codebook
-        cfa = seen.job.frame.header.cfa
-        preview = render(seen.codes, cfa, codebook, message.boxes, (message.width, message.height))
+        bundle = seen.job.bundle
+        preview = render(
+            seen.codes, seen.job.frame.header.cfa, bundle.codebook, message.boxes,
+            classes=bundle.manifest.classes, size=(message.width, message.height),
+        )  # fmt: skip
         camera.preview = preview.jpeg
         camera.preview_sequence = message.sequence
         self.totals.jpeg_bytes += preview.plain_bytes

@@ -39,7 +39,13 @@ class Preview:
 
 
 def render(
-    codes: CodeMosaic, cfa: Cfa, codebook: Codebook, boxes: Sequence[FoundBox], size: tuple[int, int]
+    codes: CodeMosaic,
+    cfa: Cfa,
+    codebook: Codebook,
+    boxes: Sequence[FoundBox],
+    *,
+    classes: Sequence[str],
+    size: tuple[int, int],
 ) -> Preview:
     """A preview of ``[H, W]`` codes.
 
@@ -48,6 +54,7 @@ def render(
         cfa: of the frame.
         codebook: of the codes.
         boxes: in photosites of the sensor.
+        classes: that the detector knows; each has a colour of its own, as far as there are so many.
         size: width and height of the sensor, photosites.
     """
     picture = Image.fromarray(develop(codes, cfa, codebook))
@@ -55,9 +62,8 @@ def render(
     picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     draw = ImageDraw.Draw(picture)
     across, down = picture.width / size[0], picture.height / size[1]
-    names = sorted({one.label for one in boxes})
     for one in boxes:
-        colour = _BOX_COLOURS[names.index(one.label) % len(_BOX_COLOURS)]
+        colour = _BOX_COLOURS[classes.index(one.label) % len(_BOX_COLOURS)]
         left, top, right, bottom = one.box[0] * across, one.box[1] * down, one.box[2] * across, one.box[3] * down
         draw.rectangle((left, top, right, bottom), outline=colour, width=2)
         draw.text((left + 3, max(0, top - 11)), f"{one.label} {one.score:.0%}", fill=colour)
