@@ -32,7 +32,7 @@ SHOWN_LIGHTS: Final = ("1", "0.1")
 STYLES: Final = {
     "gamma": (COLOURS[0], "o"),
     "gamma-unweighted": (COLOURS[4], "p"),
-    "gamma-small": (COLOURS[6], "P"),
+    "gamma-small": ("#777777", "P"),
     "gamma-paper": (COLOURS[5], "v"),
     "log": (COLOURS[2], "D"),
     "linear": (COLOURS[1], "s"),
