@@ -27,6 +27,8 @@ from models.bundle_files import SHIPPED_DETECTORS
 from models.tasks import Material
 
 if TYPE_CHECKING:
+    from rich.console import Group
+
     from gateway.service import Gateway
     from gateway.views import DeviceView, Summary
     from models.bundle import Bundle
@@ -178,26 +180,20 @@ class Demo:
                 f"{broker.name} on port {broker.port}; {len(fleet.publishers)} wearables ({self._source}), "
                 f"{len(watch.publishers)} cameras (synthetic)"
             )
-
-            def title() -> str:
-                book = self._options.bundle.codebook
-                return (
-                    f"gammawear demo · {self._options.bundle.reference} · {book.bits}-bit codes · "
-                    f"source: {self._source} · {broker.name} · {time.monotonic() - started:.0f} s"
-                )
-
             serving = asyncio.create_task(gateway.run())
             try:
                 await _first(serving, gateway.wait_connected(10))
                 _NOTES.print(f"metrics: http://127.0.0.1:{gateway.metrics_port}/metrics")
                 _NOTES.print(f"page: http://127.0.0.1:{gateway.page_port}/")
-                async with screen(lambda: picture(gateway, title()), lambda: summary_line(gateway.summary())):
+                async with screen(
+                    lambda: self._picture(gateway, broker, started), lambda: summary_line(gateway.summary())
+                ):
                     work = _first(serving, _both(fleet.run(), watch.run()))
                     await until_stopped(work, lambda: _both(fleet.stop(), watch.stop()), seconds=self._options.seconds)
                     await _settle(gateway, fleet, watch)
                 views = gateway.snapshot()
                 if self._options.picture is not None:
-                    save_picture(picture(gateway, title()), self._options.picture)
+                    save_picture(self._picture(gateway, broker, started), self._options.picture)
                 await gateway.stop()
                 await serving
             finally:
@@ -205,6 +201,14 @@ class Demo:
                 await asyncio.gather(serving, return_exceptions=True)
             result = self._result(gateway.summary(), views, fleet, broker, time.monotonic() - started)
             return result | ({"camera": camera_result(gateway.cameras, watch)} if watch.publishers else {})
+
+    def _picture(self, gateway: Gateway, broker: RunningBroker, started: float) -> Group:
+        chosen = self._options.bundle
+        title = (
+            f"gammawear demo · {chosen.reference} · {chosen.codebook.bits}-bit codes · "
+            f"source: {self._source} · {broker.name} · {time.monotonic() - started:.0f} s"
+        )
+        return picture(gateway, title)
 
     def _gateway(self, broker: RunningBroker) -> Gateway:
         from gateway.service import Gateway, GatewaySettings
