@@ -30,6 +30,11 @@ VENDORED = {
 TOKEN = "0123456789abcdef-for-this-test"  # noqa: S105 - of no gateway
 LONG_TASK_MS = 50
 """What browsers call a long task."""
+RECEIVED = """() => {
+    const [figure, unit] = document.querySelector("#totals tr td:nth-child(3)").textContent.split(/\\s/);
+    return Number(figure) * 1000 ** ["B", "kB", "MB"].indexOf(unit);
+}"""
+"""Bytes that the page says have come."""
 HOSTILE = '<img src=x onerror="window.hacked=1">'
 
 
@@ -141,10 +146,9 @@ async def test_it_follows(mosquitto, wrist6):
             assert await tab.text("#score-name") == "Mean confidence"
             assert await tab.page.is_hidden("#confusion-scroll")
             assert (await cells(tab, "wearable-01"))["truth"] == ""
-            # In B, kB, ..., so that it is other text that says more.
-            received = "document.querySelector('#totals tr td:nth-child(3)').textContent"
-            before = await tab.page.evaluate(received)
-            await tab.until(f"before => {received} !== before", before)
+            await tab.until(f"({RECEIVED})() > 0")
+            before = await tab.page.evaluate(RECEIVED)
+            await tab.until(f"before => ({RECEIVED})() > before", before)
             await tab.until("document.querySelector('#bandwidth-chart canvas') !== null")
         assert await tab.text("#source") == "synthetic sources"
         assert tab.problems == []
