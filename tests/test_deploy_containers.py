@@ -242,6 +242,36 @@ def test_it_makes_all_that_compose_names_and_changes_nothing_later(prepare: Path
     assert text_of(passwords_file).splitlines()[-1].startswith("viewer-2:")
 
 
+def test_the_brokers_certificate_gets_further_names_and_is_renewed_with_all(prepare: Path) -> None:
+    certificates = prepare.parents[1] / "local" / "certificates"
+    assert run(prepare).returncode == 0
+    authority = (certificates / "ca.crt").read_bytes()
+
+    def names() -> str:
+        command = ("openssl", "x509", "-in", certificates / "broker.crt", "-noout", "-ext", "subjectAltName")
+        return run(*command).stdout.splitlines()[1].strip()
+
+    given = ("--name", "broker.example", "--name", "10.0.0.3")
+    done = run(prepare, *given)
+    assert (done.returncode, "10.0.0.3; a broker that runs" in done.stdout) == (0, True)
+    assert names() == "DNS:mosquitto, DNS:localhost, IP Address:127.0.0.1, DNS:broker.example, IP Address:10.0.0.3"
+
+    made = (certificates / "broker.crt").read_bytes()
+    assert run(prepare, *given).returncode == 0
+    assert (certificates / "broker.crt").read_bytes() == made
+
+    (certificates / "ca.key").rename(prepare.parents[1] / "ca.key")
+    done = run(prepare, "--renew")
+    assert (done.returncode, "bring the other one back" in done.stderr) == (1, True)
+    assert (certificates / "broker.crt").read_bytes() == made
+    (prepare.parents[1] / "ca.key").rename(certificates / "ca.key")
+
+    before = names()
+    assert run(prepare, "--renew").returncode == 0
+    assert ((certificates / "broker.crt").read_bytes() != made, names()) == (True, before)
+    assert (certificates / "ca.crt").read_bytes() == authority
+
+
 @pytest.mark.parametrize("wrong", ["a b", "wrist/01", "", "-x", "über"])
 def test_what_is_no_account_is_refused(prepare: Path, wrong: str) -> None:
     done = run(prepare, wrong)

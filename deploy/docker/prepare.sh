@@ -1,13 +1,14 @@
 #!/bin/sh
 # What compose.yaml needs on this machine, in ../local and ../.env: certificates, accounts, folders. Nothing that exists
-# is changed, so it may run again, for instance after an upgrade or with another account.
+# is changed unless asked for, so it may run again, for instance after an upgrade or with another account.
 set -eu
 
 usage() {
     cat <<'END'
-usage: prepare.sh [--name NAME]... [ACCOUNT...]
+usage: prepare.sh [--name NAME]... [--renew] [ACCOUNT...]
 
   --name NAME   host name or IP address under which devices elsewhere reach the broker; may repeat
+  --renew       make the broker's certificate anew, before it ends; its names stay
   ACCOUNT       an account for a device or a viewer, besides those of compose.yaml
 END
 }
@@ -17,11 +18,12 @@ fail() {
     exit 1
 }
 
-names= accounts='gateway operator viewer bridge wrist-01 camera-01'
+names= renew= accounts='gateway operator viewer bridge wrist-01 camera-01'
 while [ $# -gt 0 ]; do
     case $1 in
         -h | --help) usage; exit 0 ;;
         --name) [ $# -gt 1 ] || fail "--name needs a value"; names="$names $2"; shift 2 ;;
+        --renew) renew=--force; shift ;;
         '' | *[!A-Za-z0-9_-]* | -*) usage >&2; exit 2 ;;
         *) accounts="$accounts $1"; shift ;;
     esac
@@ -37,9 +39,18 @@ user=$(id -u):$(id -g)
 
 umask 077
 mkdir -p local/secrets local/bundles local/state/mosquitto local/state/prometheus local/state/grafana
-if [ ! -e local/certificates/broker.crt ]; then
+certificate=local/certificates/broker.crt known='mosquitto localhost 127.0.0.1'
+if [ -e $certificate ]; then
+    known=$(openssl x509 -in $certificate -noout -ext subjectAltName | tr ', ' '\n\n' |
+        sed -n 's/^DNS://p; s/^Address://p' | paste -sd ' ' -)
+fi
+for name in $names; do
+    case " $known " in *" $name "*) ;; *) known="$known $name" renew=--force ;; esac
+done
+if [ ! -e $certificate ] || [ -n "$renew" ]; then
     # shellcheck disable=SC2086 - one word a name; make-certificates.sh checks them
-    mosquitto/make-certificates.sh --out local/certificates mosquitto localhost 127.0.0.1 $names >/dev/null
+    mosquitto/make-certificates.sh --force --out local/certificates $known >/dev/null
+    echo "local/certificates has a new certificate for $known; a broker that runs takes it at its next start."
 fi
 [ -e local/acl ] || cp mosquitto/acl local/acl
 
