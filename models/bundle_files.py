@@ -90,8 +90,6 @@ def read_files(folder: Path, manifest: type[M]) -> tuple[M, Codebook, dict[str, 
     Raises:
         BundleError: damaged, or the parts are not those that the manifest names.
     """
-    from safetensors.torch import load as load_tensors
-
     found = read_manifest(folder, manifest)
     codebook = read_codebook(folder, found)
     with naming(folder):
@@ -101,7 +99,16 @@ def read_files(folder: Path, manifest: type[M]) -> tuple[M, Codebook, dict[str, 
         model = model_file.read_bytes()
         if hashlib.sha256(model).hexdigest() != found.model_sha256:
             raise BundleError(f"{model_file} is not the one that the manifest names")
-        return found, codebook, load_tensors(model)
+        return found, codebook, _tensors(model, model_file)
+
+
+def _tensors(model: bytes, file: Path) -> dict[str, Tensor]:
+    from safetensors.torch import load
+
+    try:
+        return load(model)
+    except (KeyError, ValueError) as error:  # the format has types of numbers that torch has not
+        raise BundleError(f"{file} has tensors that PyTorch cannot hold: {error}") from error
 
 
 def read_manifest(folder: Path, manifest: type[M]) -> M:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import struct
 from pathlib import Path
 
 import pytest
@@ -187,6 +188,14 @@ def test_another_bundles_parts_are_refused(bundle, tmp_path, file):
 
 def test_a_pickle_is_not_a_model_even_if_the_manifest_names_it(tmp_path):
     folder = write(tmp_path, model=b"\x80\x04cos\nsystem\n(S'false'\ntR.")
+    assert "not the one" not in refusal(folder)
+
+
+@pytest.mark.parametrize(("dtype", "bits"), [("F8_E8M0", 8), ("F6_E2M3", 6), ("F4", 4), ("I128", 128)])
+def test_numbers_that_torch_does_not_have_are_refused(tmp_path, dtype, bits):
+    size = bits  # bytes of eight numbers
+    header = json.dumps({"0.weight": {"dtype": dtype, "shape": [8], "data_offsets": [0, size]}}).encode()
+    folder = write(tmp_path, model=struct.pack("<Q", len(header)) + header + bytes(size))
     assert "not the one" not in refusal(folder)
 
 
