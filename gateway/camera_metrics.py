@@ -11,6 +11,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from gateway.cameras import Cameras
+from gateway.clock import passed
 from gateway.detection import DetectionQueue
 from gateway.exposition import PREFIX, Rows, counter, gauge, histogram
 from gateway.refusals import REASONS, Refusals
@@ -56,7 +57,7 @@ class CameraMetrics(Collector):
         now_ns = self._now_ns()
         cameras = list(self._cameras)
         online = sum(1 for one in cameras if one.status is not None and one.status.state == "online")
-        streaming = sum(1 for one in cameras if now_ns - one.last_seen_ns < STREAMING_NS)
+        streaming = sum(1 for one in cameras if not passed(one.last_seen_ns, now_ns, STREAMING_NS))
         yield _gauge("cameras", "Cameras known, by their own word.", ("state",),
                      [(("online",), online), (("other",), len(cameras) - online)])  # fmt: skip
         yield _gauge("streaming_cameras", "Cameras with a frame in the last 30 s.", (), [((), streaming)])

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from gateway.bundles import DetectorStore
+from gateway.clock import passed
 from gateway.detection import Job, Seen, Unreadable, newer
 from gateway.detection_score import DetectionScore, LiveDetectionScore
 from gateway.frame_assembly import Frame, FrameAssembler
@@ -86,7 +87,7 @@ class Camera:
         preview_sequence: of that frame.
         frames: complete ones, with the bytes of their codes and what they would take at 12 bits.
         last_seen_ns: UTC of its last complete frame; 0 before the first.
-        touched_ns: UTC of its last message.
+        touched_ns: monotonic time of its last message.
         run: goes up when it starts anew, and numbers its frames from 0.
     """
 
@@ -123,6 +124,7 @@ class Cameras:
         refusals: where to count.
         assembler: puts chunks together.
         now_ns: UTC.
+        monotonic_ns: by which silent ones are forgotten; the system's clock may be set.
     """
 
     def __init__(
@@ -134,6 +136,7 @@ class Cameras:
         refusals: Refusals,
         assembler: FrameAssembler | None = None,
         now_ns: Callable[[], int] = time.time_ns,
+        monotonic_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self.detectors = detectors
         self._submit = submit
@@ -141,6 +144,7 @@ class Cameras:
         self._refusals = refusals
         self.assembler = assembler or FrameAssembler()
         self._now_ns = now_ns
+        self._monotonic_ns = monotonic_ns
         self._cameras: dict[str, Camera] = {}
         self.totals = FrameTotals()
         self.undecodable = 0
@@ -189,7 +193,7 @@ class Cameras:
             raise RefusedFrameError(
                 "size", f"{header.width} × {header.height}: bin frames to about {trained.width} × {trained.height}"
             )
-        camera = self._obtain(camera_id, received_ns, displaces=True)
+        camera = self._obtain(camera_id, displaces=True)
         self.totals.mqtt_bytes += publish_size(name, len(payload), qos=qos, version=5, alias=False)
         frame = self.assembler.push(camera_id, chunk, received_ns)
         if frame is not None:
@@ -207,19 +211,19 @@ class Cameras:
         camera.raw12_bytes += photosites * 12 // 8
         self._submit(Job(camera.id, frame, bundle, camera.run))
 
-    def feed_status(self, camera_id: str, status: Status, received_ns: int, *, retain: bool) -> None:
+    def feed_status(self, camera_id: str, status: Status, *, retain: bool) -> None:
         """Keep what a camera says of itself; one that has made fewer frames than came from it has started anew.
 
         An ``offline`` forgets nothing: a link that was lost brings the broker's will, and then the rest of a frame.
         """
         here = status.state == "online" and not retain
-        camera = self._obtain(camera_id, received_ns, displaces=here)
+        camera = self._obtain(camera_id, displaces=here)
         camera.status = status
-        if here and (status.packets or 0) < self.assembler.next_sequence(camera_id):
+        if here and status.packets is not None and status.packets < self.assembler.next_sequence(camera_id):
             self.assembler.forget(camera_id)
             camera.begin()
 
-    def feed_truth(self, camera_id: str, payload: bytes, received_ns: int, *, retain: bool) -> None:
+    def feed_truth(self, camera_id: str, payload: bytes, *, retain: bool) -> None:
         """Score a frame, now or once it has been looked at.
 
         Raises:
@@ -228,11 +232,11 @@ class Cameras:
         if retain:
             raise RefusedMessageError("retained", "truth must not be retained")
         truth = Truth.parse(payload)
-        camera = self._obtain(camera_id, received_ns)
+        camera = self._obtain(camera_id)
         _remember(camera.truths, truth.sequence, truth, REMEMBERED if camera.last_seen_ns else FEW)
         self._score(camera, truth.sequence)
 
-    def _obtain(self, camera_id: str, received_ns: int, *, displaces: bool = False) -> Camera:
+    def _obtain(self, camera_id: str, *, displaces: bool = False) -> Camera:
         camera = self._cameras.get(camera_id)
         if camera is None:
             if len(self._cameras) >= MAX_CAMERAS:
@@ -242,7 +246,7 @@ class Cameras:
                     raise RefusedFrameError("device_limit", f"{MAX_CAMERAS} cameras are known already")
                 self._forget(idle)
             camera = self._cameras[camera_id] = Camera(camera_id)
-        camera.touched_ns = received_ns
+        camera.touched_ns = self._monotonic_ns()
         return camera
 
     def _forget(self, camera_id: str) -> None:
@@ -285,7 +289,7 @@ class Cameras:
         camera.last = message
         _remember(camera.answers, message.sequence, message, REMEMBERED)
         self._score(camera, message.sequence)
-        if now_ns - camera.preview_ns < PREVIEW_NS:
+        if not passed(camera.preview_ns, now_ns, PREVIEW_NS):
             return None
         camera.preview_ns = now_ns
         return functools.partial(self._preview, camera, seen, message)
@@ -313,12 +317,12 @@ class Cameras:
 
     def sweep(self) -> None:
         """What happens without a message: to be called a few times a second."""
-        now_ns = self._now_ns()
+        now_ns, monotonic_ns = self._now_ns(), self._monotonic_ns()
         self.assembler.expire(now_ns)
         for camera in list(self._cameras.values()):
-            if now_ns - camera.touched_ns > FORGET_NS:
+            if monotonic_ns - camera.touched_ns > FORGET_NS:
                 self._forget(camera.id)
-        if now_ns - self._scored_ns >= SCORE_NS:
+        if passed(self._scored_ns, now_ns, SCORE_NS):
             self._scored_ns = now_ns
             self.scores = tuple(live.read() for live in self.live.values())
 

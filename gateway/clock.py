@@ -1,4 +1,4 @@
-"""A device's clock as the gateway sees it: from its ticks to UTC and back.
+"""A device's clock as the gateway sees it: from its ticks to UTC and back. And what holds when the gateway's is set.
 
 A packet that is sent at tick *t* arrives at ``a = offset + (1 + skew) · t + delay`` with a delay that varies and is
 never negative. The line that lies below all points ``(t, a - t)`` and closest to them, the *lower envelope*, is the
@@ -32,6 +32,15 @@ def unwrap(value: int, near: int, modulus: int) -> int:
     """
     half = modulus // 2
     return near + (value - near + half) % modulus - half
+
+
+def passed(since: float, now: float, span: float) -> bool:
+    """Whether so much time has passed. It has if the clock was set back: nothing waits for the old time to return.
+
+    >>> passed(100, 104, 5), passed(100, 105, 5), passed(100, 40, 5)
+    (False, True, True)
+    """
+    return not 0 <= now - since < span
 
 
 class DeviceClock:
@@ -70,6 +79,8 @@ class DeviceClock:
         """
         delta = arrival_ms - tick
         number = int(arrival_ms // BUCKET_MS)
+        if self._buckets and number < self._buckets[-1][0] - 1:  # the gateway's clock was set back
+            self._buckets.clear()
         last = self._buckets[-1] if self._buckets else None
         if last is None or number > last[0]:
             self._buckets.append((number, tick, delta))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from gateway.clock import DeviceClock
+from gateway.clock import DeviceClock, passed
 from gateway.labels import LabelTrack
 from gateway.reassembly import Losses, Reassembler
 from gateway.refusals import RefusedPacketError
@@ -27,7 +27,7 @@ class Device:
         truth: of the last window that was scored.
         truth_from_tick: where that window began.
         last_seen_ns: UTC of its last packet that decoded; 0 before the first.
-        touched_ns: UTC of its last packet, status or label.
+        touched_ns: monotonic time of its last packet, status or label.
         digest: of the codebook that it says it runs.
     """
 
@@ -85,7 +85,7 @@ class Device:
 
     def streaming(self, now_ns: int) -> bool:
         """Whether a packet came of late."""
-        return self.last_seen_ns > 0 and now_ns - self.last_seen_ns < STREAMING_NS
+        return self.last_seen_ns > 0 and not passed(self.last_seen_ns, now_ns, STREAMING_NS)
 
 
 class DeviceTable:
@@ -123,7 +123,7 @@ class DeviceTable:
 
         Args:
             device: its id.
-            now_ns: UTC.
+            now_ns: monotonic.
             streams: it has sent a sound packet.
 
         Raises:
@@ -142,7 +142,7 @@ class DeviceTable:
         return known
 
     def forget_silent(self, now_ns: int) -> list[Device]:
-        """Drop the devices that have been silent too long; returns them."""
+        """Drop the devices that have been silent too long by the monotonic clock; returns them."""
         silent = [device for device in self._devices.values() if now_ns - device.touched_ns > self._forget_ns]
         for device in silent:
             self._drop(device.id)

@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from gateway.clock import passed
 from protocol.frame import SEQUENCE_MODULUS, Chunk, FrameHeader
 from quantization.errors import FrameError
 
@@ -133,7 +134,7 @@ class FrameAssembler:
         Args:
             camera: whose chunk it is.
             chunk: the bytes of a frame's chunk, read.
-            now_ns: UTC. Set back, frames wait longer, within the same bounds.
+            now_ns: UTC.
 
         Raises:
             FrameError: ``contradiction`` to what came before under this sequence, which stays; ``frame_limit`` the
@@ -173,7 +174,7 @@ class FrameAssembler:
         for line in self._lines.values():
             while line.missing:
                 oldest = next(iter(line.missing))
-                if now_ns - line.missing[oldest] < self._timeout_ns:
+                if not passed(line.missing[oldest], now_ns, self._timeout_ns):
                     break
                 del line.missing[oldest]
                 self.losses.lost += 1
@@ -208,7 +209,7 @@ class FrameAssembler:
     def _give_up_late(self, now_ns: int) -> None:
         while self._partial:
             oldest = next(iter(self._partial))
-            if now_ns - self._partial[oldest].first_ns < self._timeout_ns:
+            if not passed(self._partial[oldest].first_ns, now_ns, self._timeout_ns):
                 return
             self._give_up(oldest)
             self.losses.timed_out += 1

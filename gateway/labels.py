@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.clock import DeviceClock, unwrap
+from gateway.clock import DeviceClock, passed, unwrap
 from gateway.refusals import RefusedMessageError
 from gateway.windows import Window
 from models.windows import UNLABELLED, majority_label
@@ -206,7 +206,7 @@ class LabelTrack:
     def expire(self, now_ns: int) -> list[Scored]:
         """Score what has waited long enough."""
         done: list[Scored] = []
-        while self._waiting and now_ns - self._waiting[0].predicted.answered_ns >= self._lateness_ns:
+        while self._waiting and passed(self._waiting[0].predicted.answered_ns, now_ns, self._lateness_ns):
             done += self._waiting.popleft().score()
         return done
 

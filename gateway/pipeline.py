@@ -105,6 +105,7 @@ class Pipeline:
         cameras: what becomes of frames; None: this gateway has no detectors, and refuses them.
         refusals: where to count what is refused, if somebody else counts there as well.
         now_ns: UTC; replaceable for tests.
+        monotonic_ns: by which silent devices are forgotten: the system's clock may be set.
     """
 
     def __init__(
@@ -117,12 +118,14 @@ class Pipeline:
         cameras: Cameras | None = None,
         refusals: Refusals | None = None,
         now_ns: Callable[[], int] = time.time_ns,
+        monotonic_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         limits = limits or Limits()
         self.bundles = bundles
         self._submit = submit
         self._publish = publish
         self._now_ns = now_ns
+        self._monotonic_ns = monotonic_ns
         self._lateness_ms = limits.lateness_s * 1000
         self._max_bridges = limits.max_devices
         self.devices = DeviceTable(limits.max_devices, int(limits.forget_s * 1e9), self._new_device)
@@ -183,9 +186,9 @@ class Pipeline:
             elif kind == Kind.IMU:
                 self._feed_packet(device, topic, payload, received_ns, taken_ns, qos=qos, retain=retain)
             elif kind == Kind.STATUS:
-                self._feed_status(device, payload, received_ns, retain=retain)
+                self._feed_status(device, payload, retain=retain)
             elif kind == Kind.LABEL:
-                self._feed_label(device, payload, received_ns, retain=retain)
+                self._feed_label(device, payload, retain=retain)
             elif kind == Kind.RAW:
                 self._feed_raw(device, payload, retain=retain)
             elif kind in (Kind.FRAME, Kind.TRUTH):
@@ -214,7 +217,7 @@ class Pipeline:
         if bundle is None:
             raise RefusedPacketError("unknown_codebook", f"no bundle is served with {packet.short_digest.hex()}")
         codes = packet.codes(bundle.codebook)
-        device = self.devices.obtain(device_id, received_ns, streams=True)
+        device = self.devices.obtain(device_id, self._monotonic_ns(), streams=True)
         period_ms = device.period_ms(bundle)
         device.last_seen_ns = received_ns
         self.meter.count(
@@ -243,7 +246,7 @@ class Pipeline:
         if kind is Kind.FRAME:
             self.cameras.feed_chunk(camera, topic, payload, received_ns, qos=qos, retain=retain)
         else:
-            self.cameras.feed_truth(camera, payload, received_ns, retain=retain)
+            self.cameras.feed_truth(camera, payload, retain=retain)
 
     def _placed(self, device: Device, piece: Piece) -> None:
         """A packet that has its place: to windows."""
@@ -261,25 +264,36 @@ class Pipeline:
             self.windows[window.bundle.reference] += 1
             self._submit(window)
 
-    def _feed_status(self, device_id: str, payload: bytes, received_ns: int, *, retain: bool) -> None:
-        if not payload:  # it clears what the broker retained, and says nothing
+    def _feed_status(self, device_id: str, payload: bytes, *, retain: bool) -> None:
+        if not payload:  # it clears what the broker retained: that of a bridge which is gone for good
+            self.bridges.pop(device_id, None)
             return
-        status = Status.parse(payload)
+        status = Status.parse(payload).after(self._last_status(device_id))
         cameras = self.cameras
         if cameras is not None and status.camera:
-            cameras.feed_status(device_id, status, received_ns, retain=retain)
+            cameras.feed_status(device_id, status, retain=retain)
             return
         if status.bridge == device_id:
-            if device_id not in self.bridges and len(self.bridges) >= self._max_bridges:
-                raise RefusedMessageError("device_limit", f"{self._max_bridges} bridges are known already")
-            self.bridges[device_id] = status
+            self._keep_bridge(device_id, status)
             return
-        device = self.devices.obtain(device_id, received_ns)
+        device = self.devices.obtain(device_id, self._monotonic_ns())
         device.said(status)
         # Fewer packets made than we have had from it: it started anew. A retained status may be older than that.
         started_anew = status.packets is not None and status.packets < device.reassembler.line_packets
         if status.state == "online" and started_anew and not retain:
             device.reassembler.restart()
+
+    def _last_status(self, device_id: str) -> Status | None:
+        known = self.devices.get(device_id) or (self.cameras and self.cameras.get(device_id))
+        return self.bridges.get(device_id) or (known.status if known else None)
+
+    def _keep_bridge(self, bridge: str, status: Status) -> None:
+        if bridge not in self.bridges and len(self.bridges) >= self._max_bridges:
+            gone = next((name for name, one in self.bridges.items() if one.state == "offline"), None)
+            if gone is None:
+                raise RefusedMessageError("device_limit", f"{self._max_bridges} bridges are known already")
+            del self.bridges[gone]
+        self.bridges[bridge] = status
 
     def state_of(self, device: Device) -> DeviceState:
         """By its own word; one behind a bridge is online only if its bridge is, too: a dead bridge cannot say more."""
@@ -289,11 +303,11 @@ class Pipeline:
         bridge = self.bridges.get(status.bridge) if status.bridge is not None else None
         return "offline" if bridge is not None and bridge.state == "offline" else status.state
 
-    def _feed_label(self, device_id: str, payload: bytes, received_ns: int, *, retain: bool) -> None:
+    def _feed_label(self, device_id: str, payload: bytes, *, retain: bool) -> None:
         if retain:
             raise RefusedMessageError("retained", "labels must not be retained")
         label = Label.parse(payload)
-        device = self.devices.obtain(device_id, received_ns)
+        device = self.devices.obtain(device_id, self._monotonic_ns())
         self._score(device, device.labels.add(label, device.reassembler.tick, device.clock))
 
     def _feed_raw(self, device_id: str, payload: bytes, *, retain: bool) -> None:
@@ -369,7 +383,7 @@ class Pipeline:
         for device in self.devices:
             if device.labels.waiting:
                 self._score(device, device.labels.expire(now_ns))
-        for device in self.devices.forget_silent(now_ns):
+        for device in self.devices.forget_silent(self._monotonic_ns()):
             device.reassembler.restart()  # counts what it still held
             self._holding.discard(device)
             self.refusals.forget(device.id)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from gateway.clock import unwrap
+from gateway.clock import passed, unwrap
 from models.bundle import Bundle
 from protocol.packet import SEQUENCE_MODULUS, TICK_MODULUS, samples_that_fit
 from quantization.codebook import RATE_TOLERANCE
@@ -168,7 +168,7 @@ class Reassembler:
         placed: list[Piece] = []
         while self._held:
             first = min(self._held)
-            if now_ns - self._held[first].received_ns < HOLD_MS * 1e6:
+            if not passed(self._held[first].received_ns, now_ns, HOLD_MS * 1e6):
                 break
             placed += self._skip_to(first)
         return placed

@@ -3,8 +3,8 @@
 Subscriptions are ``imu``, ``status``, ``label``, ``frame``, ``truth`` and ``raw`` of every device, QoS 1 in a session
 that the broker keeps. A message is acknowledged after :meth:`~gateway.pipeline.Pipeline.feed` has returned: once a
 packet is checked, decoded and in its device's window buffer (or held for at most 0.3 s for one that is missing), once a
-chunk is checked and in its frame. A crash loses what had not made a window or an answer yet, at most one window per
-device. That is for what is sent with QoS 1; what a device sends with QoS 0 comes as QoS 0.
+chunk is checked and in its frame. A crash loses what had not made a window or an answer yet. That is for what is sent
+with QoS 1; what a device sends with QoS 0 comes as QoS 0.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ STATUS_TOPIC: Final = topic(GATEWAY_ID, Kind.STATUS)
 SUBSCRIPTIONS: Final = tuple(
     (every(kind), 1) for kind in (Kind.STATUS, Kind.LABEL, Kind.IMU, Kind.FRAME, Kind.TRUTH, Kind.RAW)
 )
-"""Statuses first: the retained ones then tell rates and codebooks before the first packet."""
+"""Statuses first: the retained ones then tell rates and codebooks before the first packet that is published from now
+on. What a session has kept comes before all of them."""
 RECEIVE_MAXIMUM: Final = 200
 """Unacknowledged messages under way to us. They are handled in the order of 50 µs each, so that this is 10 ms of work;
 a broker may have a lower limit of its own (mosquitto: ``max_inflight_messages``)."""

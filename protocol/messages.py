@@ -95,6 +95,12 @@ class Status(Message):
     error: Annotated[str, Field(max_length=200)] | None = None
     time_ms: WallMs | None = None
 
+    def after(self, before: Status | None) -> Status:
+        """All that is known once this has come: one that says offline (a will is bare) takes back nothing else."""
+        if before is None or self.state == "online":
+            return self
+        return before.model_copy(update=self.model_dump(exclude_unset=True))
+
 
 class Config(Message):
     """``config``: what a device should run, retained. A field that is absent stays as it is."""

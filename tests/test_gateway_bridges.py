@@ -51,6 +51,36 @@ def test_bridges_are_bounded(tmp_path: Path) -> None:
     assert rig.pipeline.refusals.messages["device_limit"] == 2
 
 
+@pytest.mark.usefixtures("bundle")
+def test_an_offline_bridge_makes_room_and_a_cleared_one_is_gone(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, Limits(max_devices=2))
+    rig.status("b0", bridge="b0")
+    rig.status("b1", bridge="b1", state="offline")
+    rig.status("b2", bridge="b2")
+    assert set(rig.pipeline.bridges) == {"b0", "b2"}
+    rig.feed("b2", b"", kind="status")
+    assert set(rig.pipeline.bridges) == {"b0"}
+    assert not list(rig.pipeline.devices)
+
+
+def test_a_bare_will_takes_back_nothing_else(tmp_path: Path, bundle: Bundle) -> None:
+    rig = Rig(tmp_path)
+    rig.status("shelf", bridge="shelf")
+    rig.feed("shelf", b'{"state":"offline"}', kind="status")
+    assert {name: one.state for name, one in rig.pipeline.bridges.items()} == {"shelf": "offline"}
+    rate = 1.2 * bundle.manifest.rate_hz
+    rig.status("w1", source="synthetic", codebook=bundle.codebook.digest.hex(), rate_hz=rate)
+    rig.feed("w1", b'{"state":"offline"}', kind="status")
+    assert states(rig) == {"w1": "offline"}
+    Wearer(bundle).send(rig, 3)
+    assert rig.pipeline.refusals.packets == {"rate": 3}, "what was kept while it was offline is of its rate"
+    rig.status("w1", source="synthetic")
+    Wearer(bundle).send(rig, 3)
+    rig.feed("w1", b'{"state":"offline"}', kind="status")
+    Wearer(bundle).send(rig, 3)
+    assert {answer.source for _, answer in rig.published} == {"synthetic"}
+
+
 @pytest.mark.parametrize(
     ("held_s", "late_ms"),
     [(30.0, 0.0), (None, 30_000.0), (WAITED_NS / 1e9 + 30.1, 30_000.0), (-5.0, 30_000.0)],

@@ -33,7 +33,8 @@ class Rig:
     """A pipeline with cameras whose frames are looked at when a test says so."""
 
     def __init__(self, folder, **limits):
-        self.now_ns = 1_000 * SECOND
+        self.now_ns = 10_000 * SECOND
+        self.set_ns = 0
         self.jobs = []
         self.published = []
         self.refusals = Refusals()
@@ -44,6 +45,7 @@ class Rig:
             refusals=self.refusals,
             assembler=FrameAssembler(**limits),
             now_ns=lambda: self.now_ns,
+            monotonic_ns=lambda: self.now_ns - self.set_ns,
         )
         self.pipeline = Pipeline(
             BundleStore(()),
@@ -52,7 +54,13 @@ class Rig:
             cameras=self.cameras,
             refusals=self.refusals,
             now_ns=lambda: self.now_ns,
+            monotonic_ns=lambda: self.now_ns - self.set_ns,
         )
+
+    def set_clock(self, seconds):
+        """The system's clock is set, ahead or back; no time passes."""
+        self.set_ns += seconds * SECOND
+        self.now_ns += seconds * SECOND
 
     def feed(self, kind, payload, camera="cam", **more):
         self.pipeline.feed(topic(camera, kind), payload, self.now_ns, **more)
@@ -281,6 +289,53 @@ def test_previews_are_pictures_at_a_limited_rate(rig):
     assert len(pictures) == 2
     assert all(picture.startswith(b"\xff\xd8") for picture in pictures)
     assert rig.cameras.totals.previewed_bytes < rig.cameras.totals.coded_bytes
+
+
+def test_previews_and_scores_go_on_when_the_clock_is_set_back(rig):
+    for sequence in range(2):
+        rig.frame(chunks_of(BOOK, sequence=sequence, seed=sequence))
+        rig.answer()
+        rig.feed(Kind.TRUTH, Truth(sequence=sequence, boxes=[]).to_json())
+        rig.pipeline.sweep()
+        assert rig.cameras.get("cam").preview_sequence == sequence
+        assert [score.frames for score in rig.cameras.scores] == [sequence + 1]
+        rig.set_clock(-3600)
+
+
+def test_a_frame_that_waits_goes_when_the_clock_is_set_back(rig):
+    rig.frame(chunks_of(BOOK)[:2])
+    rig.set_clock(-3600)
+    rig.pipeline.sweep()
+    assert (rig.cameras.assembler.waiting, rig.cameras.assembler.losses.timed_out) == (0, 1)
+
+
+@pytest.mark.parametrize("seconds", [-3600, 3600])
+def test_no_camera_is_forgotten_because_the_clock_is_set(rig, seconds):
+    rig.frame(chunks_of(BOOK))
+    rig.set_clock(seconds)
+    rig.pipeline.sweep()
+    assert [camera.id for camera in rig.cameras] == ["cam"]
+
+
+def test_a_status_without_its_count_of_frames_begins_nothing(rig):
+    chunks = chunks_of(BOOK)
+    rig.frame(chunks)
+    rig.frame(chunks_of(BOOK, sequence=1)[:2])
+    rig.feed(Kind.STATUS, Status(state="online", camera=True).to_json())
+    rig.frame(chunks_of(BOOK, sequence=1)[2:])
+    rig.answer()
+    assert [message.sequence for message in rig.messages] == [0, 1]
+    assert (rig.cameras.restarted, rig.cameras.assembler.losses.lost) == (0, 0)
+
+
+def test_a_bare_will_is_that_of_the_camera_that_was_there(rig):
+    rig.feed(Kind.STATUS, Status(state="online", camera=True, source="dataset", packets=0).to_json())
+    rig.feed(Kind.STATUS, b'{"state":"offline"}')
+    assert not list(rig.pipeline.devices), "it is no wearable"
+    assert rig.cameras.get("cam").status == Status(state="offline", camera=True, source="dataset", packets=0)
+    rig.frame(chunks_of(BOOK))
+    rig.answer()
+    assert rig.messages[0].source == "dataset"
 
 
 REFUSED = {

@@ -78,6 +78,15 @@ def test_a_wrong_estimate_leaves_within_ten_minutes() -> None:
     assert clock.to_wall_ms(720_000.0) == pytest.approx(WALL + 720_000, abs=1)
 
 
+def test_a_clock_that_is_set_back_is_learned_at_once() -> None:
+    clock = DeviceClock()
+    for second in range(600):
+        clock.observe(1000.0 * second, WALL + 1000.0 * second)
+    for second in range(600, 900):
+        clock.observe(1000.0 * second, WALL + 1000.0 * second - 3_600_000)
+        assert clock.to_wall_ms(1000.0 * second) == pytest.approx(WALL + 1000.0 * second - 3_600_000, abs=1)
+
+
 def test_a_backlog_does_not_disturb_the_clock() -> None:
     clock = DeviceClock()
     for i in range(100):

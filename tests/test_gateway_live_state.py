@@ -125,6 +125,30 @@ async def test_a_quiet_fleet_costs_no_rows(tmp_path, bundle):
         assert [row["streaming"] for update in updates for row in update.get("devices", [])] == [False]
 
 
+@pytest.mark.parametrize("seconds", [-3600, 3600])
+async def test_the_page_goes_on_when_the_clock_is_set(tmp_path, bundle, seconds):
+    rig = Rig(tmp_path)
+    screen = Screen(rig)
+    wearer = Wearer(bundle)
+    with screen.viewers.place():
+        wearer.send(rig, 2)
+        screen.pass_s()
+        await screen.news()
+        rig.set_clock(seconds)
+        wearer.send(rig, 1)
+        updates = []
+        for _ in range(3):
+            screen.pass_s()
+            updates += await screen.news()
+        assert len([update for update in updates if "bandwidth" in update]) >= 2
+        (row,) = (await screen.whole())["devices"]
+        assert row["streaming"]
+        rig.set_clock(-7200)
+        screen.pass_s(1)
+        (row,) = (await screen.whole())["devices"]
+        assert not row["streaming"], "its last packet is of no time that we know"
+
+
 async def test_devices_that_are_forgotten_are_gone(tmp_path, bundle):
     rig = Rig(tmp_path, limits=Limits(forget_s=20, max_devices=3))
     screen = Screen(rig)
@@ -268,8 +292,18 @@ def test_bandwidth_steps_are_bytes_per_second():
     history.note(1500, Traffic(mqtt_topic_bytes=100, raw12_bytes=1000, packet_bytes=50))
     assert history.point() == {"ms": 1500, "mqtt": 200.0, "raw12": 2000.0}
     assert history.figures(Traffic())["rate"]["packet"] == 100.0
-    history.note(1500, Traffic(mqtt_topic_bytes=100, raw12_bytes=1000))
-    assert history.point() == {"ms": 1500, "mqtt": 0.0, "raw12": 0.0}, "a clock that stands is no division by zero"
+
+
+@pytest.mark.parametrize("now_ms", [1500, 400], ids=["stands", "set back"])
+def test_bandwidth_goes_on_after_a_clock_that_stood_or_was_set_back(now_ms):
+    history = BandwidthHistory()
+    history.note(1000, Traffic())
+    history.note(1500, Traffic(mqtt_topic_bytes=100))
+    history.note(now_ms, Traffic(mqtt_topic_bytes=150))
+    assert history.point() == {"ms": 1500, "mqtt": 200.0, "raw12": 0.0}, "nothing is divided by no time"
+    history.note(now_ms + 1000, Traffic(mqtt_topic_bytes=250))
+    assert history.point() == {"ms": now_ms + 1000, "mqtt": 100.0, "raw12": 0.0}
+    assert history.figures(Traffic())["rate"]["mqtt"] == 100.0
 
 
 def test_the_ledger_is_that_of_the_packets():

@@ -33,6 +33,7 @@ class Rig:
 
     def __post_init__(self) -> None:
         self.now_ns = START_NS
+        self.set_ns = 0
         self.windows: list[Window] = []
         self.published: list[tuple[str, Activity]] = []
         self.pipeline = Pipeline(
@@ -41,6 +42,7 @@ class Rig:
             publish=lambda topic, payload: self.published.append((topic, Activity.parse(payload))),
             limits=self.limits,
             now_ns=lambda: self.now_ns,
+            monotonic_ns=lambda: self.now_ns - self.set_ns,
         )
 
     def _submit(self, window: Window) -> None:
@@ -61,6 +63,11 @@ class Rig:
     def status(self, device: str, *, retain: bool = False, **fields: object) -> None:
         status = Status.model_validate({"state": "online", **fields})
         self.feed(device, status.to_json(), kind="status", retain=retain)
+
+    def set_clock(self, seconds: float) -> None:
+        """The system's clock is set, ahead or back; no time passes."""
+        self.set_ns += int(seconds * 1e9)
+        self.now_ns += int(seconds * 1e9)
 
     def pass_ms(self, ms: float) -> None:
         self.now_ns += int(ms * 1e6)

@@ -37,9 +37,11 @@ class BandwidthHistory:
     def note(self, now_ms: int, totals: Traffic) -> None:
         """Take the totals, about once a second."""
         new = {level: int(getattr(totals, name)) for level, name in _LEVELS.items()}
+        if self._totals and now_ms <= self._totals[-1][0]:  # the clock was set back: nothing can be divided by that
+            self._totals.clear()
         if self._totals:
             before_ms, before = self._totals[-1]
-            step_s = max(1, now_ms - before_ms) / 1000
+            step_s = (now_ms - before_ms) / 1000
             mqtt, raw12 = ((new[level] - before[level]) / step_s for level in ("mqtt", "raw12"))
             self._points.append((now_ms, round(mqtt, 1), round(raw12, 1)))
         self._totals.append((now_ms, new))
@@ -65,7 +67,7 @@ class BandwidthHistory:
         rates = dict.fromkeys(_RATES, 0.0)
         if len(self._totals) > 1:
             (from_ms, first), (to_ms, last) = self._totals[0], self._totals[-1]
-            seconds = max(1, to_ms - from_ms) / 1000
+            seconds = (to_ms - from_ms) / 1000
             rates = {level: round((last[level] - first[level]) / seconds, 1) for level in _RATES}
         return {
             "values": totals.values,

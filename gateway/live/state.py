@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 
 from gateway.batcher import MicroBatcher
 from gateway.cameras import PREVIEW_PATH, Camera, Cameras
+from gateway.clock import passed
 from gateway.live.history import STEP_S, BandwidthHistory
 from gateway.live.rows import Row, to_json
 from gateway.live.streams import Feed, Viewers, Whole, event
@@ -134,7 +135,7 @@ class LiveState:
                 part.pop(device, None)
 
     def _note_bandwidth(self, now_ms: int) -> bool:
-        if now_ms - self._noted_ms < 1000 * STEP_S - 500 // TICKS_PER_S:
+        if not passed(self._noted_ms, now_ms, 1000 * STEP_S - 500 // TICKS_PER_S):
             return False
         self._noted_ms = now_ms
         self._bandwidth.note(now_ms, self._pipeline.meter.totals)

@@ -50,7 +50,7 @@ function takeRow(row) {
 
 function withPoint(old, { point, ...fresh }) {
   const history = old.history;
-  if (point && point.ms > (history.end_ms ?? 0)) {
+  if (point && point.ms !== history.end_ms) {
     history.end_ms = point.ms;
     for (const key of ["mqtt", "raw12"]) {
       history[key].push(point[key]);
