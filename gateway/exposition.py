@@ -8,7 +8,7 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Iterable
 from socketserver import ThreadingMixIn
-from threading import Thread
+from threading import BoundedSemaphore, Thread
 from typing import TYPE_CHECKING, Final, TypeVar
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -26,9 +26,16 @@ logger = logging.getLogger(__name__)
 PREFIX: Final = "gammawear_"
 """Of every metric of the gateway."""
 
+MAX_SCRAPES: Final = 32
+"""Connections at a time; further ones are closed at once."""
+SCRAPE_TIMEOUT_S: Final = 10.0
+"""A connection is closed once nothing has moved on it for so long."""
+
 Rows = Iterable[tuple[tuple[str, ...], float | None]]
 """Label values and value; a value of None leaves the series out."""
 
+_Request = socket.socket | tuple[bytes, socket.socket]
+_Address = tuple[str, int]
 _Family = TypeVar("_Family", CounterMetricFamily, GaugeMetricFamily)
 
 
@@ -97,7 +104,26 @@ async def serving_metrics(registry: CollectorRegistry, address: str, port: int) 
 
 
 class _Server(ThreadingMixIn, WSGIServer):
+    """A thread a connection, and no more of them than :data:`MAX_SCRAPES`: each takes a file descriptor, too."""
+
     daemon_threads = True
+    request_queue_size = MAX_SCRAPES
+
+    def server_activate(self) -> None:
+        self._room = BoundedSemaphore(MAX_SCRAPES)
+        super().server_activate()
+
+    def process_request(self, request: _Request, client_address: _Address) -> None:
+        if self._room.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: _Request, client_address: _Address) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._room.release()
 
 
 class _ServerOnSix(_Server):
@@ -105,6 +131,13 @@ class _ServerOnSix(_Server):
 
 
 class _Quiet(WSGIRequestHandler):
+    timeout = SCRAPE_TIMEOUT_S
+
+    def handle(self) -> None:
+        """One request. Whoever made it may go away, or say nothing."""
+        with contextlib.suppress(OSError):
+            super().handle()
+
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name in the standard library
         """A scrape every few seconds is nothing to write home about."""
 
