@@ -22,12 +22,14 @@ from models.bundle_files import (
     SHIPPED,
     SHIPPED_DETECTORS,
     find_bundle,
+    load_codebook,
     next_version,
     says_detector,
 )
 from models.datasets.fetch import fetch
 from models.device_part import load_device_part
 from models.tasks import TASKS, Task, load_material
+from protocol.messages import Config
 from quantization.codebook import Codebook
 from quantization.errors import DatasetError, TrainingError
 
@@ -78,7 +80,9 @@ def train_har(
     ] = "identity",
     network: Annotated[str, typer.Option(help=f"One of: {', '.join(NETWORK_NAMES)}.")] = "cnn",
     name: Annotated[str | None, typer.Option(help="Name of the bundle.")] = None,
-    version: Annotated[int | None, typer.Option(min=1, help="Its version; the next free one if absent.")] = None,
+    version: Annotated[
+        int | None, typer.Option(min=1, help="Its version; the next after those there and those that ship, if absent.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for bundles and checkpoints.")] = Path("runs"),
     rate: Annotated[float | None, typer.Option(min=10, max=200, help="Hz, if not the data set's own.")] = None,
     window: Annotated[float | None, typer.Option(min=0.2, max=60, help="Seconds.")] = None,
@@ -127,7 +131,7 @@ def train_har(
     with _NOTES.status(f"reading {data} ({chosen.name}) at {task.rate_hz:g} Hz"):
         material = load_material(task, data)
     bundle_name = name or task.bundle
-    number = version or next_version(out, bundle_name)
+    number = version or next_version((out, SHIPPED), bundle_name)
     settings = TrainSettings(
         quantizer=_kind(quantizer),
         bits=bits,
@@ -305,6 +309,19 @@ def show_bundle(
         from models.plots import curve_picture
 
         _NOTES.print(f"curves: {curve_picture(bundle.codebook, picture)}")
+
+
+@bundles_app.command("config")
+def configure(
+    name: Annotated[str, typer.Argument(help="Name, name@version or folder.", autocompletion=any_bundle_names)],
+    bundles: Annotated[Path, typer.Option(help="Where your own bundles are.")] = Path("runs"),
+) -> None:
+    """Print the message that switches a device to a bundle's codebook, to be published, retained, on its `config`.
+
+    Example: gammawear bundles config mine > config.json
+    """
+    codebook = load_codebook(name, (bundles, SHIPPED, SHIPPED_DETECTORS), None)
+    typer.echo(Config.with_codebook(codebook).to_json())
 
 
 @bundles_app.command("export")

@@ -138,7 +138,9 @@ def train_detector(
     bits: Annotated[int, typer.Option(min=1, max=8, help="Bits a code.")] = 4,
     quantizer: Annotated[ImageCurve, typer.Option(help="The learned curve, or a fixed one.")] = ImageCurve.GAMMA,
     name: Annotated[str | None, typer.Option(help="Name of the bundle; the task's if absent.")] = None,
-    version: Annotated[int | None, typer.Option(min=1, help="Its version; the next free one if absent.")] = None,
+    version: Annotated[
+        int | None, typer.Option(min=1, help="Its version; the next after those there and those that ship, if absent.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for bundles and checkpoints.")] = Path("runs"),
     epochs: Annotated[int | None, typer.Option(min=1, help="The task's own if absent.")] = None,
     batch: Annotated[int, typer.Option(min=2, help="Pictures in a step.")] = 4,
@@ -177,7 +179,7 @@ def train_detector(
         rate_weight = material.rate_weight if quantizer is ImageCurve.GAMMA else 0.0
     settings = DetectorSettings(epochs=epochs or own_epochs, batch=batch, rate_weight=rate_weight, seed=seed)
     bundle_name = name or default_name(task, material)
-    number = version or next_version(out, bundle_name)
+    number = version or next_version((out, SHIPPED_DETECTORS), bundle_name)
     _NOTES.print(f"{len(material.train)} pictures train, {len(material.test)} test: {', '.join(material.classes)}")
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=_NOTES) as progress:

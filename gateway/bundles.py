@@ -40,7 +40,9 @@ class _Known(Generic[B]):
 
 
 class Shelf(ABC, Generic[B]):
-    """All bundles of one kind in some directories. Of several that share a codebook, the highest version serves.
+    """All bundles of one kind in some directories.
+
+    Of several that share a codebook the one in the first folder serves, of those with one name the highest version.
 
     A bundle that is loaded stays as it is until its files change, so that :meth:`reload` disturbs no stream. One whose
     files have become unreadable goes on as it was loaded, until its folder is gone.
@@ -99,7 +101,16 @@ class Shelf(ABC, Generic[B]):
             self._known = known
             self._serving = _by_digest(entry.bundle for entry in known.values())
             self.damaged = sum(entry.damaged for entry in known.values())
+            self._say_what_does_not_serve()
         return changed
+
+    def _say_what_does_not_serve(self) -> None:
+        for bundle in (entry.bundle for entry in self._known.values()):
+            if bundle is None:
+                continue
+            serving = self._serving[bundle.codebook.short_digest][bundle.codebook.digest]
+            if serving is not bundle:
+                logger.info("%s does not serve: %s has the same codebook", bundle.reference, serving.reference)
 
     def _folders_in(self, root: Path) -> list[Path]:
         try:
@@ -165,9 +176,15 @@ def _by_digest(bundles: Iterable[B | None]) -> dict[bytes, dict[bytes, B]]:
             continue
         shared = serving.setdefault(bundle.codebook.short_digest, {})
         other = shared.get(bundle.codebook.digest)
-        if other is None or (other.manifest.version, other.reference) < (bundle.manifest.version, bundle.reference):
+        if other is None or _replaces(bundle, other):
             shared[bundle.codebook.digest] = bundle
     return serving
+
+
+def _replaces(bundle: B, other: B) -> bool:
+    """Whether a bundle serves in place of another that was found before it and has the same codebook."""
+    new, old = bundle.manifest, other.manifest
+    return new.name == old.name and new.version > old.version
 
 
 def _signature(folder: Path) -> _Signature:

@@ -134,7 +134,7 @@ def read_codebook(folder: Path, manifest: ManifestBase) -> Codebook:
     return codebook
 
 
-def load_codebook(reference: str | Path, search: Iterable[Path], kind: Format) -> Codebook:
+def load_codebook(reference: str | Path, search: Iterable[Path], kind: Format | None) -> Codebook:
     """The codebook of a bundle, found as by :func:`find_bundle`. Neither network nor scores are looked at.
 
     Raises:
@@ -258,13 +258,11 @@ def bundle_folders(root: Path, kind: Format | None = ACTIVITY) -> list[Path]:
     )
 
 
-def next_version(root: Path, name: str) -> int:
-    """The number after the highest that a folder of that name in ``root`` has, whatever is in it."""
-    entries = root.iterdir() if root.is_dir() else ()
-    taken = [
-        int(match[2]) for one in entries if (match := _REFERENCE.fullmatch(one.name)) and match[1] == name and match[2]
-    ]
-    return max(taken, default=0) + 1
+def next_version(roots: Iterable[Path], name: str) -> int:
+    """The number after the highest that a folder of that name in any of ``roots`` has, whatever is in it."""
+    entries = [one.name for root in roots if root.is_dir() for one in root.iterdir()]
+    matches = [match for one in entries if (match := _REFERENCE.fullmatch(one))]
+    return max((int(match[2]) for match in matches if match[1] == name and match[2]), default=0) + 1
 
 
 def says_detector(folder: Path) -> bool:

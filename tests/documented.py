@@ -62,6 +62,10 @@ RUN_HERE: Final = {
         "gammawear camera --fps 2",
         "gammawear camera --raw my-frames/ --fps 0.5 --gated",
     ),
+    "test_a_device_runs_another_codebook": (
+        "gammawear bundles config mine > config.json",
+        "mosquitto_pub -r -q 1 -t gammawear/v1/wearable-01/config -f config.json",
+    ),
     "test_a_detector_is_exported": ("gammawear bundles export street --onnx street.onnx",),
     "test_bridges": (
         "gammawear bridge --bundle wrist6",

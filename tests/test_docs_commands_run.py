@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import shlex
 import stat
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,11 @@ import numpy as np
 import onnx
 import pytest
 from documented import ROOT, RUN_HERE
-from stack import archive
+from stack import Listener, archive, until
 from test_gammawear_cli import Run, recordings, run
 from test_gammawear_service import Command, start
+
+from models.bundle import assemble, load_bundle, save_bundle
 
 __all__ = ["recordings", "run", "start"]
 
@@ -109,6 +113,30 @@ async def test_devices_and_cameras(mosquitto: Any, start: Start, typed: Typed, t
     await all_end_well([devices], "20 wearables ")
     await all_end_well([camera, frames], "4-bit codebook")
     assert frames.out == ["other-01: 1 frames sent, 0 without movement, 0 unreadable, 0 messages dropped"]
+
+
+async def test_a_device_runs_another_codebook(
+    mosquitto: Any, start: Start, run: Run, typed: Typed, tmp_path: Path
+) -> None:
+    wrist6 = load_bundle("wrist6")
+    fields = wrist6.manifest.model_dump(exclude={"network", "sensor", "codebook_sha256", "model_sha256"})
+    book = replace(wrist6.codebook, thresholds=1.1 * wrist6.codebook.thresholds)
+    mine = {**fields, "name": "mine", "version": 1}
+    save_bundle(tmp_path / "runs", assemble(mine, codebook=book, network=wrist6.network, sensor=wrist6.sensor))
+
+    *config, _, file = typed("gammawear bundles config mine > config.json")
+    status, out, err = run(*config)
+    assert status == 0, err
+    (tmp_path / file).write_text(out)
+    publish = typed("mosquitto_pub -r -q 1 -t gammawear/v1/wearable-01/config -f config.json")
+    async with Listener(mosquitto.settings, "gammawear/v1/wearable-01/status") as listener:
+        device = await start("device", *at(mosquitto), "--count", "1")
+        await device.says("1 wearables ")
+        command = ["mosquitto_pub", "-h", mosquitto.host, "-p", str(mosquitto.port), *publish]
+        await asyncio.to_thread(subprocess.run, command, check=True)
+        await until(lambda: any(book.digest.hex().encode() in one.payload for one in listener.heard))
+        device.process.terminate()
+        assert await device.ends() == 0, device.err
 
 
 def nobody_near(free: int) -> tuple[str, ...]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pytest
 from camera_stack import save_untrained
 from factories import codebook, tiny_bundle
 from test_gateway_support import Rig, Wearer
@@ -23,6 +24,17 @@ def test_the_highest_version_of_a_codebook_serves(tmp_path: Path) -> None:
     assert store.find(other.codebook.short_digest, old.codebook.digest) is store.serving[0]
     assert store.find(old.codebook.short_digest, old.codebook.short_digest + bytes(28)) is None
     assert store.find(b"none") is None
+
+
+def test_the_first_folder_serves_a_codebook_that_two_have(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    shipped, runs = tmp_path / "shipped", tmp_path / "runs"
+    tiny_bundle(shipped, version=2)
+    tiny_bundle(runs, "better", seed=1)
+    with caplog.at_level("INFO"):
+        assert [bundle.reference for bundle in BundleStore([runs, shipped]).serving] == ["better@1"]
+    assert "tiny@2 does not serve: better@1 has the same codebook" in caplog.messages
+    tiny_bundle(runs, version=3, seed=2)
+    assert [bundle.reference for bundle in BundleStore([shipped, runs]).serving] == ["tiny@3"]
 
 
 def test_reload_finds_what_came_and_went_and_keeps_the_rest(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from models.bundle_files import (
     MAX_MANIFEST_BYTES,
     MAX_MODEL_BYTES,
     MODEL_FILE,
+    SHIPPED,
     Format,
     ManifestBase,
     bundle_folders,
@@ -293,9 +294,10 @@ def test_what_is_not_there_is_said_with_what_is(bundle, reference):
 
 
 def test_the_next_version(mixed):
-    assert next_version(mixed, "wrist") == 12, "a folder without a manifest takes its number, too"
-    assert [next_version(mixed, name) for name in ("eye", "lens", "broken", "other")] == [11, 2, 2, 1]
-    assert next_version(mixed / "absent", "wrist") == 1
+    assert next_version([mixed], "wrist") == 12, "a folder without a manifest takes its number, too"
+    assert [next_version([mixed], name) for name in ("eye", "lens", "broken", "other")] == [11, 2, 2, 1]
+    assert next_version([mixed / "absent"], "wrist") == 1
+    assert [next_version([mixed, SHIPPED], name) for name in ("wrist", "wrist6")] == [12, 3], "never one that ships"
 
 
 def test_what_a_manifest_says_that_it_is(mixed):
