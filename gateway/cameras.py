@@ -195,7 +195,10 @@ class Cameras:
             )
         camera = self._obtain(camera_id, displaces=True)
         self.totals.mqtt_bytes += publish_size(name, len(payload), qos=qos, version=5, alias=False)
+        restarts = self.assembler.losses.restarts
         frame = self.assembler.push(camera_id, chunk, received_ns)
+        if self.assembler.losses.restarts != restarts:
+            camera.begin()
         if frame is not None:
             self._complete(camera, frame, bundle, received_ns)
 

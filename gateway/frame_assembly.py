@@ -5,7 +5,8 @@ together, and for a limited time. A frame takes up its full size from its first 
 has the room to end. Where there is no room, the frame that has waited longest goes.
 
 A camera numbers its frames without a gap: those of which no chunk came are counted, too. A number that was passed by is
-waited for as long as a frame is, since a counter cannot take back what it counted.
+waited for as long as a frame is, since a counter cannot take back what it counted. A number is only what somebody wrote
+into a chunk: one that is far from those before is refused, and believed once another follows it.
 
 Nothing is decoded here. That a chunk's bytes are sound is known (:mod:`protocol.frame`); that all of them together are,
 is for :func:`protocol.frame.decode_frame` to say.
@@ -27,8 +28,9 @@ REMEMBERED_FRAMES: Final = 8
 MISSING_FRAMES: Final = 32
 """Of one camera, not a chunk of which has come yet: older ones are given up."""
 MAX_GAP: Final = 2**16
-"""A number further ahead counts so many as lost: what a camera makes in 18 hours at a frame a second. A sequence is
-only what somebody wrote into a chunk, and one chunk must not spoil the count for good."""
+"""Frames that may be missing between two: what a camera makes in 18 hours at a frame a second."""
+MAX_LATE: Final = 2**10
+"""A frame may come after so many newer ones: more than any camera makes in the time that its chunks are waited for."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class FrameLosses:
         lost: frames of which no usable chunk came in time, or not all before their camera began anew or was forgotten;
             one that comes later still is taken all the same.
         chunks_lost: that had arrived of frames which were given up.
+        restarts: cameras whose numbers began anew without a word.
     """
 
     completed: int = 0
@@ -68,6 +71,7 @@ class FrameLosses:
     displaced: int = 0
     lost: int = 0
     chunks_lost: int = 0
+    restarts: int = 0
 
 
 @dataclass(slots=True)
@@ -85,6 +89,7 @@ class _Line:
 
     next_sequence: int
     missing: dict[int, int]
+    doubted: int | None = None  # the number of the last frame, if it was refused
 
 
 class FrameAssembler:
@@ -138,7 +143,7 @@ class FrameAssembler:
 
         Raises:
             FrameError: ``contradiction`` to what came before under this sequence, which stays; ``frame_limit`` the
-                frame is larger than all that may wait.
+                frame is larger than all that may wait; ``unplaced`` its number is far from those before.
         """
         self._give_up_late(now_ns)
         header = chunk.header
@@ -195,11 +200,20 @@ class FrameAssembler:
         if line is None:  # whoever begins to listen has not missed what was sent before
             line = self._lines[camera] = _Line(sequence, {})
         ahead = (sequence - line.next_sequence) % SEQUENCE_MODULUS
-        if ahead >= SEQUENCE_MODULUS // 2:
+        if MAX_GAP < ahead < SEQUENCE_MODULUS - MAX_LATE:
+            if line.doubted != (sequence - 1) % SEQUENCE_MODULUS:
+                line.doubted = sequence
+                raise FrameError("unplaced", f"frame {sequence} is far from {line.next_sequence}, which comes next")
+            self.forget(camera)
+            self.losses.restarts += 1
+            line, ahead = _Line(sequence, {}), 0
+            self._lines[camera] = line
+        line.doubted = None
+        if ahead > MAX_GAP:
             line.missing.pop(sequence, None)
             return
         line.next_sequence = (sequence + 1) % SEQUENCE_MODULUS
-        self.losses.lost += max(0, min(ahead, MAX_GAP) - MISSING_FRAMES)
+        self.losses.lost += max(0, ahead - MISSING_FRAMES)
         for behind in range(min(ahead, MISSING_FRAMES), 0, -1):
             line.missing[(sequence - behind) % SEQUENCE_MODULUS] = now_ns
         while len(line.missing) > MISSING_FRAMES:
@@ -218,6 +232,7 @@ class FrameAssembler:
         size = chunk.header.coded_bytes
         if size > self._max_bytes:
             raise FrameError("frame_limit", f"a frame of {size} bytes; all that wait have {self._max_bytes}")
+        self._arrive(camera, chunk.header.sequence, now_ns)
         own = [key for key in self._partial if key[0] == camera]
         if len(own) >= PARTIAL_FRAMES:
             self._displace(own[0])
@@ -225,7 +240,6 @@ class FrameAssembler:
             self._displace(next(iter(self._partial)))
         partial = _Partial(chunk.header, now_ns, bytearray(size), bytearray(chunk.count), chunk.count)
         self._partial[camera, chunk.header.sequence] = partial
-        self._arrive(camera, chunk.header.sequence, now_ns)
         self.waiting_bytes += size
         return partial
 

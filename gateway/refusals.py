@@ -31,7 +31,7 @@ REASONS: Final = frozenset(
         "frame_limit",  # a frame that is larger than all that may wait
         "label_range",
         "late",  # a packet whose place in the stream has been given up
-        "unplaced",  # a packet that belongs to no stream
+        "unplaced",  # a packet that belongs to no stream, a frame whose number follows none
         "other",
     }
 )

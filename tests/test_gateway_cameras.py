@@ -328,6 +328,21 @@ def test_a_status_without_its_count_of_frames_begins_nothing(rig):
     assert (rig.cameras.restarted, rig.cameras.assembler.losses.lost) == (0, 0)
 
 
+def test_a_frame_with_a_number_from_nowhere_blinds_no_camera(rig):
+    for sequence in (0, 1, 2**30, 2, 3):
+        rig.frame(chunks_of(BOOK, sequence=sequence))
+        rig.answer()
+    assert [message.sequence for message in rig.messages] == [0, 1, 2, 3]
+    assert rig.refusals.frames == {"unplaced": len(chunks_of(BOOK))}
+
+
+def test_a_camera_that_begins_anew_without_a_word_is_seen_again_from_its_second_frame_on(rig):
+    for sequence in (5000, 5001, 0, 1, 2):
+        rig.frame(chunks_of(BOOK, sequence=sequence))
+        rig.answer()
+    assert [message.sequence for message in rig.messages] == [5000, 5001, 1, 2]
+
+
 def test_a_bare_will_is_that_of_the_camera_that_was_there(rig):
     rig.feed(Kind.STATUS, Status(state="online", camera=True, source="dataset", packets=0).to_json())
     rig.feed(Kind.STATUS, b'{"state":"offline"}')

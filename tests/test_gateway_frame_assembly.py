@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.frame_assembly import (
     MAX_GAP,
+    MAX_LATE,
     MISSING_FRAMES,
     PARTIAL_FRAMES,
     REMEMBERED_FRAMES,
@@ -240,14 +241,43 @@ def test_a_long_outage_is_counted_whole_and_only_the_newest_are_waited_for():
     assert losses(assembler) == {"completed": 3, "lost": 1002}
 
 
-@pytest.mark.parametrize(
-    ("far", "most"), [(2**20, MAX_GAP), (2**31, MAX_GAP), (2**31 + 1, 0), (SEQUENCE_MODULUS - 1, 0)]
-)
-def test_a_number_from_nowhere_counts_no_more_than_a_long_outage(far, most):
+@pytest.mark.parametrize(("far", "lost"), [(MAX_GAP + 1, MAX_GAP), (SEQUENCE_MODULUS - MAX_LATE + 1, 0)])
+def test_a_long_outage_and_a_late_frame_are_believed(far, lost):
     assembler = FrameAssembler()
-    push_all(assembler, chunks_of(0) + chunks_of(far) + chunks_of(1))
+    push_all(assembler, chunks_of(0) + chunks_of(far))
     assembler.expire(60 * SECOND)
-    assert losses(assembler) == {"completed": 3} | ({"lost": most} if most else {})
+    assert losses(assembler) == {"completed": 2} | ({"lost": lost} if lost else {})
+
+
+FAR = [MAX_GAP + 5, 2**20, 2**31, 2**31 + 1, SEQUENCE_MODULUS - MAX_LATE]
+
+
+@pytest.mark.parametrize("far", FAR)
+def test_a_number_from_nowhere_is_refused_and_changes_nothing(far):
+    assembler = FrameAssembler()
+    push_all(assembler, chunks_of(0) + chunks_of(1)[:2])
+    for chunk in chunks_of(far):
+        with pytest.raises(FrameError, match="far from") as caught:
+            assembler.push("c1", chunk, 0)
+        assert caught.value.reason == "unplaced"
+    push_all(assembler, chunks_of(1)[2:] + chunks_of(2))
+    with pytest.raises(FrameError):
+        assembler.push("c1", chunks_of(far + 1)[0], 0)  # it follows nothing that was the last
+    push_all(assembler, chunks_of(3))
+    assembler.expire(60 * SECOND)
+    assert losses(assembler) == {"completed": 4}
+
+
+@pytest.mark.parametrize("far", FAR)
+def test_numbers_that_begin_anew_are_believed_from_the_second_frame_on(far):
+    assembler = FrameAssembler()
+    push_all(assembler, chunks_of(0) + chunks_of(2) + chunks_of(3)[:1])
+    for chunk in chunks_of(far):
+        with pytest.raises(FrameError):
+            assembler.push("c1", chunk, 0)
+    push_all(assembler, chunks_of((far + 1) % SEQUENCE_MODULUS) + chunks_of((far + 3) % SEQUENCE_MODULUS))
+    assembler.expire(60 * SECOND)
+    assert losses(assembler) == {"completed": 4, "lost": 3, "chunks_lost": 1, "restarts": 1}
 
 
 def test_numbers_go_on_across_the_wrap():
