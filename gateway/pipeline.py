@@ -281,7 +281,8 @@ class Pipeline:
         # Fewer packets made than we have had from it: it started anew. A retained status may be older than that.
         started_anew = status.packets is not None and status.packets < device.reassembler.line_packets
         if status.state == "online" and started_anew and not retain:
-            device.reassembler.restart()
+            for placed in device.reassembler.restart(status.packets or 0):
+                self._placed(device, placed)
 
     def _last_status(self, device_id: str) -> Status | None:
         known = self.devices.get(device_id) or (self.cameras and self.cameras.get(device_id))

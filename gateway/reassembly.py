@@ -140,11 +140,22 @@ class Reassembler:
         """Packets that wait, one that may be a restart included."""
         return len(self._held) + (self._suspect is not None)
 
-    def restart(self) -> None:
-        """Forget the line: the next packet begins one (the device has said that it started anew)."""
+    def restart(self, packets: int = 0) -> list[Piece]:
+        """Forget the line: the device has said that it started anew, and the next packet begins one.
+
+        Args:
+            packets: that it has made since. If there are any, the one in doubt is the first that came of them.
+
+        Returns:
+            What is in order now.
+        """
+        first = self._suspect if packets else None
+        if first is not None:
+            self._suspect = None
         self._abandon()
         self._last = None
         self.line_packets = 0
+        return [] if first is None else self._begin(first)
 
     def push(self, piece: Piece) -> list[Piece]:
         """Put one packet in its place; returns what is in order now, oldest first."""
@@ -210,8 +221,8 @@ class Reassembler:
     def _plausible(self, piece: Piece, last: Piece, ahead: int, late_by: float) -> bool:
         """Whether ``ahead`` packets may be missing over ``late_by`` ms, and whether so much time can have passed."""
         shortest = _shortest_ms(last, piece) / 2
-        passed = max(0, piece.received_ns - last.received_ns) / 1e6
-        return ahead * shortest <= late_by + slack_ms(last) and late_by <= passed + BACKLOG_MS
+        waited = max(0, piece.received_ns - last.received_ns) / 1e6
+        return ahead * shortest <= late_by + slack_ms(last) and late_by <= waited + BACKLOG_MS
 
     def _is_old(self, piece: Piece, last: Piece, behind: int, early_by: float) -> bool:
         """Whether the packet belongs to the line but its place is taken (duplicate) or given up (late)."""

@@ -128,6 +128,20 @@ def test_a_restart_begins_anew(rig: Rig, bundle: Bundle) -> None:
     assert last.to_ms == pytest.approx(rig.now_ns / 1e6, abs=1000)
 
 
+@pytest.mark.parametrize("made", [1, 0])
+def test_the_first_packet_of_a_restart_may_come_before_the_status_that_says_so(
+    rig: Rig, bundle: Bundle, made: int
+) -> None:
+    rig.status("w1", packets=0)
+    Wearer(bundle).send(rig, 300)
+    again = Wearer(bundle, seed=5)
+    again.send(rig, 1)
+    rig.status("w1", packets=made)
+    again.send(rig, 5)
+    losses = rig.pipeline.losses
+    assert (losses.accepted, losses.unplaced, losses.lost) == (305 + made, 1 - made, 0)
+
+
 def test_a_replay_that_starts_over_says_so(rig: Rig, bundle: Bundle) -> None:
     """Same bytes again: without the status they would be duplicates; a retained status is not believed."""
     for retain, expected in ((False, 2), (True, 1)):
