@@ -79,21 +79,20 @@ class Scored(NamedTuple):
 class _Waiting:
     """A predicted window and what is known of its truth. Each label is painted once, however long it waits."""
 
-    __slots__ = ("_foreign", "_half", "_known", "_label", "_uniform", "predicted")
+    __slots__ = ("_foreign", "_half", "_known", "_label", "predicted")
 
     def __init__(self, predicted: Predicted) -> None:
         self.predicted = predicted
         self._known = predicted.window.bundle.labels
         self._half = predicted.window.period_ms / 2
-        self._label: NDArray[np.int16] | None = None
-        self._uniform = UNLABELLED  # the label of all samples, as far as that is easily known; the common case
+        self._label: NDArray[np.int16] | None = None  # of each sample, once there is any
         self._foreign = ""
 
     def paint(self, label: Range) -> bool:
         """Lay a label over the samples; return whether it touches any."""
         ticks = self.predicted.window.ticks
-        start, end = label.start - self._half, label.end - self._half
-        if end <= ticks[0] or start > ticks[-1]:
+        first, last = np.searchsorted(ticks, (label.start - self._half, label.end - self._half))
+        if first == last:
             return False
         if label.activity in self._known:
             index = self._known.index(label.activity)
@@ -101,32 +100,24 @@ class _Waiting:
             index, self._foreign = len(self._known), label.activity
         if self._label is None:
             self._label = np.full(len(ticks), UNLABELLED, dtype=np.int16)
-        if start <= ticks[0] and end > ticks[-1]:
-            self._label[:] = self._uniform = index
-            return True
-        first, last = np.searchsorted(ticks, (start, end), side="left")
         self._label[first:last] = index
-        self._uniform = UNLABELLED
-        return bool(last > first)
+        return True
 
     @property
     def covered(self) -> bool:
         """Whether every sample is labelled."""
-        return self._uniform != UNLABELLED or (self._label is not None and bool(self._label.min() != UNLABELLED))
+        return self._label is not None and bool(self._label.min() != UNLABELLED)
 
     def score(self) -> list[Scored]:
         """The window with its truth; empty if it is mostly unlabelled."""
         if self._label is None:
             return []
-        index, pure = self._uniform, True
-        if index == UNLABELLED:
-            truth, same = majority_label(self._label[None], len(self._known) + 1)
-            index, pure = int(truth[0]), bool(same[0])
-        if index == UNLABELLED:
+        truth, pure = (int(one[0]) for one in majority_label(self._label[None], len(self._known) + 1))
+        if truth == UNLABELLED:
             return []
-        if index == len(self._known):
-            return [Scored(self.predicted, self._foreign, None, pure)]
-        return [Scored(self.predicted, self._known[index], index, pure)]
+        known = truth < len(self._known)
+        name = self._known[truth] if known else self._foreign
+        return [Scored(self.predicted, name, truth if known else None, bool(pure))]
 
 
 class LabelTrack:

@@ -249,6 +249,13 @@ def test_codebooks_that_are_none(text):
     assert caught.value.reason == "codebook"
 
 
+def test_a_field_of_the_senders_makes_no_lines_in_a_log():
+    with pytest.raises(MessageError) as caught:
+        Status.parse(b'{"state":"online","x\\nGATEWAY: all is well":1}')
+    assert str(caught.value).isprintable()
+    assert "all is well" in str(caught.value)
+
+
 @pytest.mark.parametrize("name", sorted(CODEBOOKS))
 def test_hostile_codebooks_in_a_config(name):
     data, expected = CODEBOOKS[name]
