@@ -30,6 +30,7 @@ from ble_recovery import (
 )
 from ble_stack import FAST, address_of, another_bundle, bridging, flying, new_wearable
 from bumble.core import UUID, AdvertisingData
+from bumble.device import Connection
 from stack import Listener, new_gateway, note, patient_devices, serving, until, wrist6
 
 from device_emulator.ble import follower, gatt
@@ -244,6 +245,28 @@ async def test_garbage_is_counted_and_ends_with_the_watchdog(mosquitto: Any, wri
         assert other.refused.total() == 0
         assert other.connections == 1
     assert (lost(gateway, good), lost(gateway, mad)) == (0, meddled.destroyed + mad.dropped)
+
+
+class _Impossible(Wearable):
+    """One that says it takes no samples at all."""
+
+    def _read_settings(self, connection: Connection) -> bytes:
+        value = bytearray(super()._read_settings(connection))
+        value[2:6] = bytes(4)
+        return bytes(value)
+
+
+async def test_a_wearable_with_impossible_settings_is_refused_and_others_stream(mosquitto: Any, wrist6: Bundle) -> None:
+    air = Air(FAST)
+    good = new_wearable(air, wrist6, 1)
+    device = Device("bad", new_wearable(air, wrist6, 2).device.source, shared_encoder(wrist6.codebook, wrist6.sensor))
+    bad = _Impossible(device, air.host("bad", address_of(3)), speed=8.0)
+    async with streaming(mosquitto, air, good) as (bridge, gateway), worn(bad):
+        await until(lambda: address_of(3) in bridge.followers and bridge.followers[address_of(3)].error is not None)
+        assert bridge.followers[address_of(3)].error == "rate: 0 Hz is not in 1 .. 1000 Hz"
+        await goes_on(gateway, good, within_s=RECONNECTS_S)
+        assert bridge.followers[address_of(1)].connections == 1
+        assert bridge.followers[address_of(3)].state != "streaming"
 
 
 async def test_of_two_wearables_with_one_serial_number_one_streams(mosquitto: Any, wrist6: Bundle) -> None:

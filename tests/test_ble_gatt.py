@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -59,12 +60,41 @@ def test_other_settings_are_malformed(data: bytes) -> None:
     assert refusal_of(Settings.from_bytes, data) is Refusal.MALFORMED
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "refusal"),
+    [
+        ("rate_hz", 0.0, Refusal.RATE),
+        ("rate_hz", 0.999, Refusal.RATE),
+        ("rate_hz", 1000.001, Refusal.RATE),
+        ("acc_g", 65.536, Refusal.FULL_SCALE),
+        ("gyro_dps", 65536.0, Refusal.FULL_SCALE),
+        ("adc_bits", 7, Refusal.FULL_SCALE),
+        ("adc_bits", 17, Refusal.FULL_SCALE),
+        ("axes", (0, 0, 0), Refusal.AXES),
+        ("axes", (1, -1, 3), Refusal.AXES),
+        ("axes", (1000, 0, 0), Refusal.AXES),
+    ],
+)
+def test_settings_that_no_device_can_have_are_refused(field: str, value: object, refusal: Refusal) -> None:
+    assert refusal_of(lambda: replace(SETTINGS, **{field: value})) is refusal  # type: ignore[arg-type]
+
+
+def test_bytes_that_no_device_can_mean_are_refused() -> None:
+    for at, data, refusal in ((2, bytes(4), Refusal.RATE), (13, b"\0", Refusal.FULL_SCALE), (10, b"\1", Refusal.AXES)):
+        value = bytearray(bytes(SETTINGS))
+        value[at : at + len(data)] = data
+        assert refusal_of(Settings.from_bytes, bytes(value)) is refusal
+
+
+_OF_SETTINGS = {Refusal.MALFORMED, Refusal.RATE, Refusal.FULL_SCALE, Refusal.AXES}
+
+
 @given(st.binary(max_size=64) | st.binary(min_size=48, max_size=48).map(lambda data: b"\x01\x01" + data[2:]))
 def test_any_settings_are_refused_or_come_back(data: bytes) -> None:
     try:
         settings = Settings.from_bytes(data)
     except WriteError as error:
-        assert error.refusal is Refusal.MALFORMED  # noqa: PT017 - both outcomes are right
+        assert error.refusal in _OF_SETTINGS  # noqa: PT017 - both outcomes are right
     else:
         assert bytes(settings)[:14] == data[:14]
         assert bytes(settings)[16:] == data[16:]
@@ -80,6 +110,7 @@ def test_a_change_leaves_the_rest() -> None:
 def test_time_is_the_bytes_that_are_documented() -> None:
     data = bytes.fromhex("e8030000" "0004b8a596010000")  # fmt: skip
     assert time_value(1000, 0x196A5B80400) == data
+    assert time_value(2**32 + 1000, 0x196A5B80400) == data, "ticks wrap, after 49.7 days"
     assert read_time(data) == (1000, 0x196A5B80400)
 
 

@@ -27,8 +27,10 @@ from typing import Final
 
 from device_emulator.device import Device
 from protocol.messages import SourceKind
-from quantization.codebook import MAX_CODEBOOK_BYTES, Codebook
-from quantization.errors import CodebookError, ProfileError
+from protocol.packet import TICK_MODULUS
+from quantization.codebook import MAX_CODEBOOK_BYTES, MAX_RATE_HZ, MIN_RATE_HZ, Codebook
+from quantization.errors import CodebookError, ProfileError, SensorError
+from quantization.sensor import MAX_ADC_BITS, MIN_ADC_BITS, Axes
 
 _BASE: Final = "-5f1e-4b6a-9d57-67616d6d6177"
 SERVICE: Final = f"a3c60001{_BASE}"
@@ -44,6 +46,7 @@ ATT_HEADER_BYTES: Final = 3
 VERSION: Final = 1
 SOURCES: Final[tuple[SourceKind, ...]] = ("device", "synthetic", "dataset")
 _SETTINGS: Final = struct.Struct("<BBIHHbbbBH32s")
+_MAX_ACC_MG = _MAX_GYRO_DPS = 0xFFFF
 _TIME: Final = struct.Struct("<IQ")
 _CHUNK: Final = struct.Struct("<BI")
 _BEGIN: Final = struct.Struct("<BI32s")
@@ -103,7 +106,7 @@ class Settings:
     ======= ======= ==============================================================================
 
     Raises:
-        WriteError: ``malformed``.
+        WriteError: ``malformed``; or a rate, full scale, ADC or axes that no device has, or this layout no room for.
     """
 
     on: bool
@@ -114,6 +117,23 @@ class Settings:
     adc_bits: int
     codebook: bytes
     source: SourceKind = "device"
+
+    def __post_init__(self) -> None:
+        if not MIN_RATE_HZ <= self.rate_hz <= MAX_RATE_HZ:
+            raise WriteError(Refusal.RATE, f"{self.rate_hz:g} Hz is not in {MIN_RATE_HZ:g} .. {MAX_RATE_HZ:g} Hz")
+        if round(1000 * self.acc_g) > _MAX_ACC_MG or round(self.gyro_dps) > _MAX_GYRO_DPS:
+            most = f"± {_MAX_ACC_MG / 1000:g} g and ± {_MAX_GYRO_DPS} °/s"
+            raise WriteError(
+                Refusal.FULL_SCALE, f"± {self.acc_g:g} g, ± {self.gyro_dps:g} °/s; there is room for {most}"
+            )
+        if not MIN_ADC_BITS <= self.adc_bits <= MAX_ADC_BITS:
+            raise WriteError(
+                Refusal.FULL_SCALE, f"{self.adc_bits} ADC bits are not in {MIN_ADC_BITS} .. {MAX_ADC_BITS}"
+            )
+        try:
+            Axes(self.axes)
+        except SensorError as error:
+            raise WriteError(Refusal.AXES, str(error)) from error
 
     def __bytes__(self) -> bytes:
         flags = self.on | SOURCES.index(self.source) << 1
@@ -153,7 +173,7 @@ def time_value(tick_ms: int, utc_ms: int) -> bytes:
     >>> time_value(1000, 0).hex()
     'e80300000000000000000000'
     """
-    return _TIME.pack(tick_ms, utc_ms)
+    return _TIME.pack(tick_ms % TICK_MODULUS, utc_ms)
 
 
 def read_time(data: bytes) -> tuple[int, int]:

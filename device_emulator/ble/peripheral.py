@@ -32,8 +32,7 @@ from device_emulator.device import Device, Emission
 from device_emulator.source import Block, Source
 from protocol.messages import Config, SourceKind, now_ms
 from protocol.packet import HEADER_BYTES, MAX_PAYLOAD_BYTES
-from quantization.errors import GammawearError
-from quantization.sensor import Axes, Sensor
+from quantization.sensor import Sensor
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +101,9 @@ class Wearable:
         speed: device seconds in a second.
         made: gets each packet as it is made, with the truth that does not go over the air.
 
+    Raises:
+        ProfileError: the profile has no room for what the device is, such as its full scale.
+
     Attributes:
         connected: whether a central is.
         packets_made: packets whose last sample has been taken.
@@ -123,6 +125,7 @@ class Wearable:
     ) -> None:
         if not isinstance(device.source, PausableSource):
             raise TypeError("a wearable's source has to be pausable")
+        Settings.of(device, on=True)  # for its refusal
         self.device: Final = device
         self.radio: Final = radio
         self._source = device.source
@@ -389,10 +392,6 @@ class Wearable:
                 raise WriteError(Refusal.FULL_SCALE, f"this device has ± {now.acc_g:g} g and ± {now.gyro_dps:g} °/s")
             if wanted.codebook not in (bytes(32), now.codebook):
                 raise WriteError(Refusal.DIGEST, "another codebook has to be uploaded")
-            try:
-                Axes(wanted.axes)
-            except GammawearError as error:
-                raise WriteError(Refusal.AXES, str(error)) from error
             if not self.device.apply_config(Config(axes=wanted.axes)):
                 raise WriteError(Refusal.AXES, self.device.error or "")
             if wanted.on:
