@@ -32,13 +32,17 @@ from device_emulator.ble.air import Air
 from device_emulator.ble.bumble_backend import BumbleClient
 from device_emulator.ble.central import Central
 from device_emulator.ble.gatt import Settings, State, upload_writes
-from device_emulator.ble.peripheral import Wearable
+from device_emulator.ble.peripheral import PausableSource, Wearable
 from device_emulator.device import Device, shared_encoder
+from device_emulator.synthetic import SyntheticSource
 from models.bundle import SHIPPED, Bundle, load_bundle
 from protocol.messages import Config, Status
 from protocol.packet import Packet
 from protocol.topics import Kind, topic
 from quantization.codebook import Codebook
+from quantization.errors import ProfileError
+from quantization.imu import ACC
+from quantization.sensor import Sensor
 
 __all__ = ["patient_devices", "wrist6"]
 
@@ -445,6 +449,39 @@ async def test_a_retained_configuration_reaches_the_wearable_and_the_gateway_fol
     samples = switched.device.packet_samples
     packets = round(first * manifest.rate_hz / 1000 / samples)
     assert first == tick_of(packets * samples, manifest.rate_hz), "the first window begins with a packet"
+
+
+async def test_axes_that_no_device_can_have_are_refused_and_the_next_configuration_is_taken(
+    mosquitto: Any, wrist6: Bundle
+) -> None:
+    air = Air(FAST)
+    wearable = new_wearable(air, wrist6)
+    book = codebook(wrist6.codebook.channels, rate_hz=wrist6.manifest.rate_hz)
+    async with (
+        flying(air, wearable) as hci,
+        bridging(mosquitto.settings, hci) as bridge,
+        Listener(mosquitto.settings, topic("ble-1", Kind.STATUS)) as listener,
+    ):
+        await until(lambda: wearable.packets_sent >= 3)
+        impossible = Config.with_codebook(book).model_copy(update={"axes": (1000, 0, 0)})
+        listener.connection.publish(topic("ble-1", Kind.CONFIG), impossible.to_json(), qos=1)
+        await until(lambda: listener.heard and Status.parse(listener.heard[-1].payload).error)
+        error = Status.parse(listener.heard[-1].payload).error
+        assert error is not None
+        assert "configuration: axes" in error
+        assert wearable.uploads == 0, "whole or not at all"
+        listener.connection.publish(topic("ble-1", Kind.CONFIG), Config(axes=(2, -1, 3)).to_json(), qos=1)
+        await until(lambda: Status.parse(listener.heard[-1].payload).axes == (2, -1, 3))
+        assert Status.parse(listener.heard[-1].payload).error is None
+        assert bridge.followers[address_of(1)].connections == 1
+
+
+async def test_a_wearable_of_a_full_scale_that_the_profile_has_no_room_for_is_refused() -> None:
+    part = Sensor.symmetric("± 200 g", ACC, adc_bits=16, full_scale={"acc": 200.0})
+    source = PausableSource(SyntheticSource(part, rate_hz=20.0, seed=1, wearer="wisdm"))
+    device = Device("ble-1", source, shared_encoder(codebook(ACC, rate_hz=20.0), part))
+    with pytest.raises(ProfileError, match=r"± 200 g.*room for ± 65.535 g"):
+        Wearable(device, Air(FAST).host("ble-1", address_of(1)))
 
 
 async def test_an_upload_that_a_lost_link_interrupts_is_made_again(mosquitto: Any, wrist6: Bundle) -> None:

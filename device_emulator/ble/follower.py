@@ -165,6 +165,7 @@ class Follower:
         loop = asyncio.get_running_loop()
         self._last_data = loop.time()
         configuring = asyncio.create_task(self._bring_configs(client, stream))
+        configuring.add_done_callback(lambda _: gone.set())  # it never ends by itself, unless it fails
         try:
             while not gone.is_set():
                 silent_s = loop.time() - self._last_data
@@ -176,7 +177,9 @@ class Follower:
                         await gone.wait()
         finally:
             configuring.cancel()
-            await asyncio.gather(configuring, return_exceptions=True)
+            (ended,) = await asyncio.gather(configuring, return_exceptions=True)
+            if isinstance(ended, Exception):
+                raise ended
         return "the link was lost"
 
     async def _says_why(self, client: BleakClient, stream: Stream) -> bool:

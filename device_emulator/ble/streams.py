@@ -161,13 +161,14 @@ class PacketStream(Stream):
         wants_axes = config.axes is not None and config.axes != now.axes
         if not wants_codebook and not wants_axes:
             return
+        wanted = now.changed(axes=config.axes)  # refuses axes that no device can have, before anything is written
         await client.pair()
         if codebook is not None and wants_codebook:
             for data in gatt.upload_writes(codebook, CHUNK_BYTES):
                 await _write_ours(client, gatt.UPLOAD, data)
-        if config.axes is not None and wants_axes:
-            await _write_ours(client, gatt.SETTINGS, bytes(now.changed(axes=config.axes)))
-            self._axes = config.axes
+        if wants_axes:
+            await _write_ours(client, gatt.SETTINGS, bytes(wanted))
+            self._axes = wanted.axes
         await self._read_settings(client)
         self._changed()
 
