@@ -20,7 +20,7 @@ from bumble.device import Device as Radio
 from stack import patient_devices, until, wrist6
 
 from device_emulator.ble import central as central_module
-from device_emulator.ble import gatt
+from device_emulator.ble import gatt, peripheral
 from device_emulator.ble.air import Air
 from device_emulator.ble.bumble_backend import BumbleClient, BumbleScanner
 from device_emulator.ble.central import Central
@@ -262,6 +262,23 @@ async def test_no_notification_is_dropped_while_a_client_unsubscribes(wrist6: Bu
             await client.stop_notify(gatt.STREAM)
             await until(lambda: wearable.state == State.IDLE)
             assert len(set(heard)) >= wearable.packets_sent
+
+
+async def test_a_packet_that_leaves_the_full_backlog_on_its_way_counts_once(
+    wrist6: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peripheral, "BACKLOG", 4)
+    air = Air(FAST)
+    wearable = new_wearable(air, wrist6, 1, speed=2000.0)
+    async with (
+        flying(air, wearable) as spec,
+        Central.open(spec) as central,
+        client_of(central, address_of(1)) as client,
+    ):
+        await client.start_notify(gatt.STREAM, lambda _, __: None)
+        await until(lambda: wearable.packets_sent >= 100)
+        waiting = len(wearable._backlog)
+        assert wearable.packets_made == wearable.packets_sent + wearable.dropped + waiting
 
 
 async def test_an_answer_to_a_request_that_was_cancelled_is_nobody_elses(wrist6: Bundle) -> None:

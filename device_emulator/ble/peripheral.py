@@ -249,8 +249,10 @@ class Wearable:
                 if self._connection is not connection:
                     break
                 for packet in batch:
-                    if self._backlog and self._backlog[0] is packet:  # else the full backlog has let it go
+                    if self._backlog and self._backlog[0] is packet:
                         self._backlog.popleft()
+                    else:  # the full backlog has let it go meanwhile, but it is across
+                        self.dropped -= 1
                     self.packets_sent += 1
             if not self._backlog or self._connection is None:
                 self._emptied.set()
