@@ -137,7 +137,7 @@ class Device:
         self._max_payload_bytes = max_payload_bytes
         # A nominal rate is a short decimal; the float's own fraction would have a denominator of 2^46.
         self._rate = Fraction(source.rate_hz).limit_denominator(1_000_000)
-        _check_activities(source.labels)
+        check_activities(source.labels)
         if encoder.sensor != source.sensor:
             raise CodebookError(f"the encoder is for {encoder.sensor.name}; the source gives {source.sensor.name}")
         self._program = self._fit(encoder, axes or Axes())
@@ -367,8 +367,12 @@ class Device:
         )
 
 
-def _check_activities(names: tuple[str, ...]) -> None:
-    """Refuse a source whose truth could not be published, before the first packet rather than at the first change."""
+def check_activities(names: tuple[str, ...]) -> None:
+    """Refuse a source whose truth could not be published, before the first packet rather than at the first change.
+
+    Raises:
+        MessageError: ``label``: one of them cannot be the name of an activity.
+    """
     for name in names:
         try:
             Label(activity=name, from_tick=0, to_tick=1)

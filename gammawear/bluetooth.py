@@ -21,7 +21,8 @@ from gammawear.options import bundle_dirs, parse_axes, takes_broker, until_stopp
 from gammawear.serve import make_sources
 from models.device_part import load_device_part
 from protocol.broker_settings import BrokerSettings
-from quantization.errors import GammawearError
+from protocol.trace import SUFFIX
+from quantization.errors import GammawearError, MessageError
 
 if TYPE_CHECKING:
     from device_emulator.ble.bridge import BridgeSettings
@@ -182,11 +183,18 @@ def record_command(
       gammawear train har --data runs/own
     """
     _need_bluetooth()
+    from device_emulator.device import check_activities
     from gammawear.recording import RecordOptions, record
 
+    if out.suffix != SUFFIX:
+        raise typer.BadParameter(f"--out ends in {SUFFIX}, or nothing would read the file")
     names = tuple(label.strip() for label in labels.split(",") if label.strip())
     if not names or len(set(names)) != len(names):
         raise typer.BadParameter("--labels are different names, separated by commas")
+    try:
+        check_activities(names)
+    except MessageError as error:
+        raise typer.BadParameter(f"--labels: {error.detail}; it takes letters, digits, space, _ . -") from None
     out.parent.mkdir(parents=True, exist_ok=True)
     wearer = subject or out.stem.partition("_")[0]
     chosen = RecordOptions(out, names, wearer, hci, device, _kinds(profile, profile_file), rate, seconds)

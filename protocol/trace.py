@@ -77,7 +77,11 @@ class Trace:
         return self.sensor.channels
 
     def save(self, path: Path) -> None:
-        """Write the file."""
+        """Write the file.
+
+        Raises:
+            TraceError: it cannot be written.
+        """
         metadata = {
             "format": FORMAT,
             "sensor": json.dumps(self.sensor.to_dict()),
@@ -87,7 +91,10 @@ class Trace:
             "source": self.source,
         }
         tensors = {"counts": self.counts, "tick_ms": self.tick_ms, "label": self.label}
-        save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, path, metadata=metadata)
+        try:
+            save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, path, metadata=metadata)
+        except (OSError, SafetensorError) as error:
+            raise TraceError(f"cannot write {path}: {error}") from error
 
 
 def load_trace(path: Path) -> Trace:

@@ -50,7 +50,7 @@ class ProfileError(_RefusedError):
 
 
 class TraceError(GammawearError, ValueError):
-    """A trace file that cannot be read."""
+    """A trace file that cannot be read or written."""
 
 
 class DatasetError(GammawearError, ValueError):

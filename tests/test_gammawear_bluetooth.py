@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import itertools
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import urllib.request
@@ -16,20 +18,26 @@ from typing import Any
 import numpy as np
 import pytest
 from ble_boards import BoardPeripheral
-from ble_stack import FAST, address_of, flying
-from emulated_boards import Thingy52Board
+from ble_stack import FAST, address_of, flying, new_wearable
+from emulated_boards import Thingy52Board, UartBoard
 from needed import need
-from stack import PATIENCE_S, new_gateway, patient_devices, serving, until
+from rich.console import Console
+from stack import PATIENCE_S, new_gateway, patient_devices, serving, until, wrist6
 from test_gammawear_service import start
 from typer.testing import CliRunner
 
+from device_emulator.ble import sampled
 from device_emulator.ble.air import Air
+from device_emulator.ble.profiles import PROFILES
 from gammawear.cli import app
+from gammawear.recording import FIND_S, RecordOptions, record
+from models.bundle import Bundle
 from models.datasets import load
-from quantization.errors import GammawearError
+from protocol.trace import load_trace
+from quantization.errors import GammawearError, ProfileError, TraceError
 from quantization.imu import ACC_GYRO
 
-__all__ = ["patient_devices", "start"]
+__all__ = ["patient_devices", "start", "wrist6"]
 
 
 async def fetch(address: str) -> str:
@@ -116,6 +124,94 @@ async def test_a_recording_with_typed_labels_can_be_trained_on(tmp_path: Path) -
     assert np.median(magnitude) == pytest.approx(1, abs=0.3)  # in g; somebody walks
 
 
+@pytest.mark.parametrize("how", ["q", "Ctrl-C", "time"])
+async def test_a_search_for_a_wearable_ends_at_once(tmp_path: Path, how: str) -> None:
+    program = shutil.which("gammawear", path=str(Path(sys.executable).parent))
+    assert program is not None
+    async with flying(Air(FAST)) as hci:
+        options = ["--out", str(tmp_path / "anna_1.gwtrace"), "--labels", "walk", "--hci", hci]
+        process = await asyncio.create_subprocess_exec(
+            program, "record", *options, *(["--seconds", "1"] if how == "time" else []),
+            stdin=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        assert process.stdin is not None
+        assert process.stderr is not None
+        assert b"listening" in await process.stderr.readline()
+        listening_s = asyncio.get_running_loop().time()
+        if how == "q":
+            process.stdin.write(b"q\n")
+        elif how == "Ctrl-C":
+            process.send_signal(signal.SIGINT)
+        _, errors = await asyncio.wait_for(process.communicate(), PATIENCE_S)
+    assert asyncio.get_running_loop().time() - listening_s < FIND_S / 2
+    assert process.returncode == (130 if how == "Ctrl-C" else 1), errors
+    assert b"Traceback" not in errors
+
+
+def to_record(out: Path, hci: str, **wanted: Any) -> RecordOptions:
+    options: dict[str, Any] = {"device": None, "kinds": PROFILES, "rate_hz": 20.0, "seconds": None, **wanted}
+    return RecordOptions(out, ("walk", "sit"), "anna", hci, **options)
+
+
+@pytest.fixture
+def nobody_types(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with ``0<&-`` in a shell."""
+    monkeypatch.setattr(sys, "stdin", None)
+
+
+@pytest.mark.usefixtures("nobody_types")
+@pytest.mark.parametrize(
+    ("board", "rate_hz", "refusal"),
+    [
+        (Thingy52Board, 400.0, "Nordic Thingy:52 offers up to 200 Hz"),
+        (lambda: UartBoard(20.0), None, r"cannot be asked for a rate: say which one it has \(--rate\)"),
+        (None, 20.0, "sends codes, not samples"),
+    ],
+)
+async def test_a_wearable_that_cannot_be_recorded_is_refused_as_soon_as_it_is_heard(
+    tmp_path: Path, wrist6: Bundle, board: Callable[[], Any] | None, rate_hz: float | None, refusal: str
+) -> None:
+    air = Air(FAST)
+    one = new_wearable(air, wrist6) if board is None else BoardPeripheral(board(), air, address_of(1))
+    wanted = {"device": address_of(1), "rate_hz": rate_hz}
+    async with flying(air, one) as hci, asyncio.timeout(FIND_S / 2):
+        with pytest.raises(ProfileError, match=refusal):
+            await record(to_record(tmp_path / "anna_1.gwtrace", hci, **wanted), Console(quiet=True))
+
+
+@pytest.mark.usefixtures("nobody_types")
+async def test_samples_that_come_at_another_rate_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampled, "MEASURED_S", 3.0)
+    air = Air(FAST)
+    board = BoardPeripheral(UartBoard(20.0), air, address_of(1))
+    said = Console(file=io.StringIO(), width=300)
+    async with flying(air, board) as hci:
+        await record(to_record(tmp_path / "anna_1.gwtrace", hci, rate_hz=50.0, seconds=8.0), said)
+    assert isinstance(said.file, io.StringIO)
+    assert re.search(r"(19|20)(\.\d)? samples come per second, not 50: ", said.file.getvalue())
+
+
+@pytest.mark.usefixtures("nobody_types")
+async def test_a_recording_that_cannot_be_written_where_it_should_be_is_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    air = Air(FAST)
+    board = BoardPeripheral(Thingy52Board(), air, address_of(1))
+    async with flying(air, board) as hci:
+        with pytest.raises(TraceError, match=r"cannot write to .*own: No such file"):  # at once
+            await record(to_record(folder / "anna_1.gwtrace", hci), Console(quiet=True))
+        folder.mkdir()
+        recording = asyncio.create_task(
+            record(to_record(folder / "anna_1.gwtrace", hci, seconds=5.0), Console(quiet=True))
+        )
+        await until(lambda: len(board.values) > 0)
+        folder.rmdir()
+        with pytest.raises(TraceError, match=r"cannot write .*the recording is in (\S+)$") as refused:
+            await recording
+    rescued = Path(str(refused.value).rpartition(" ")[2])
+    assert load_trace(rescued).subject == "anna"
+    shutil.rmtree(rescued.parent)
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "text"),
     [
@@ -132,6 +228,8 @@ async def test_a_recording_with_typed_labels_can_be_trained_on(tmp_path: Path) -
         ("bridge --scan --profile-file none.toml", 1, "none.toml"),
         ("bridge --name left", 2, "ADDRESS=ID"),
         ("record --out a.gwtrace --labels walk,walk", 2, "different names"),
+        ("record --out a.gwtrace --labels walk,wälk/fast", 2, "'wälk/fast' cannot be the name of an activity"),
+        ("record --out a.csv --labels walk", 2, "--out ends in .gwtrace"),
     ],
 )
 def test_what_cannot_be_is_said(arguments: str, status: int, text: str, free_port: int, tmp_path: Path) -> None:

@@ -21,10 +21,12 @@ from device_emulator.device import Device, shared_encoder
 from device_emulator.source import Block
 from protocol.messages import Config, Status
 from protocol.trace import Trace
-from quantization.codebook import Codebook
-from quantization.errors import TraceError
+from quantization.codebook import RATE_TOLERANCE, Codebook
+from quantization.errors import ProfileError, TraceError
 from quantization.sensor import Axes
 
+MEASURED_S = 20.0
+"""What a device has queued while it was connected, up to half a second of samples, is 2.5 % of that."""
 USUAL_HZ = 60.0
 """What people do is over by 20 Hz; with this, nearly every wearable offers a rate that keeps it."""
 
@@ -54,11 +56,12 @@ class SampledStream(Stream):
     ) -> None:
         super().__init__(device_id, publish, changed)
         self._profile = profile
-        usual = max((rate for rate in profile.rates_hz if rate <= USUAL_HZ), default=profile.rates_hz[0])
-        self._asked_hz = usual if rate_hz is None else rate_hz
+        self._asked_hz = _usual_rate(profile) if rate_hz is None else rate_hz
         self._session = self._open()
         self._rate_hz = self._session.rate_hz if rate_hz is None else rate_hz
         self._resampler = Resampler(len(self._session.sensor.channels), self._session.rate_hz, self._rate_hz)
+        self._came = 0  # samples over this connection, after its first notification
+        self._came_s: tuple[float, float] | None = None  # when that one and the last one arrived
 
     def _open(self) -> Session:
         return self._profile.open(rate_hz=self._asked_hz)
@@ -66,6 +69,7 @@ class SampledStream(Stream):
     async def begin(self, client: BleakClient, received: Callable[[str, bytes], None]) -> None:
         """Subscribe, then write what makes it start."""
         self._session = self._open()
+        self._came, self._came_s = 0, None
         for characteristic in self._session.notify:
 
             def deliver(_: object, data: bytearray, characteristic: str = characteristic) -> None:
@@ -89,6 +93,20 @@ class SampledStream(Stream):
         arrival_s = asyncio.get_running_loop().time()
         for samples in self._session.feed(characteristic, data):
             self._take(self._resampler.push(samples.values, samples.end_ns, arrival_s))
+            self._came += 0 if self._came_s is None else len(samples.values)
+            self._came_s = (arrival_s if self._came_s is None else self._came_s[0], arrival_s)
+
+    @property
+    def doubt(self) -> str | None:
+        """Why its samples may not be what they are taken for: they come at another rate. None if all is well."""
+        first_s, last_s = self._came_s or (0.0, 0.0)
+        nominal_hz = self._session.rate_hz
+        if last_s - first_s < MEASURED_S:
+            return None
+        came_hz = self._came / (last_s - first_s)
+        if abs(came_hz / nominal_hz - 1) <= RATE_TOLERANCE:
+            return None
+        return f"{came_hz:.3g} samples come per second, not {nominal_hz:g}: record at the rate that it has (--rate)"
 
     @abstractmethod
     def _take(self, resampled: list[Resampled]) -> None:
@@ -213,6 +231,12 @@ class RecordedStream(SampledStream):
 
     async def configure(self, client: BleakClient, config: Config) -> None:
         """A recording takes none."""
+
+
+def _usual_rate(profile: Profile) -> float:
+    if not profile.rates_hz:
+        raise ProfileError("rate", f"{profile.title} cannot be asked for a rate: say which one it has (--rate)")
+    return max((rate for rate in profile.rates_hz if rate <= USUAL_HZ), default=profile.rates_hz[0])
 
 
 async def _write(client: BleakClient, writes: tuple[Write, ...]) -> None:

@@ -115,7 +115,7 @@ class Profile(Protocol):
 
     @property
     def rates_hz(self) -> tuple[float, ...]:
-        """The sampling rates that it offers, ascending."""
+        """The sampling rates that it offers, ascending; empty if it has one of its own and cannot be asked for any."""
 
     def knows(self, seen: Seen) -> bool:
         """Whether that is one of them."""

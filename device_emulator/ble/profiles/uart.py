@@ -39,7 +39,7 @@ from typing import Final
 import numpy as np
 
 from device_emulator.ble.profiles.base import Samples, Seen, Write
-from device_emulator.ble.profiles.support import check_characteristic, pick_range, pick_rate
+from device_emulator.ble.profiles.support import check_characteristic, pick_range
 from quantization.errors import ProfileError
 from quantization.imu import ACC, ACC_GYRO
 from quantization.sensor import Sensor
@@ -56,7 +56,8 @@ TX: Final = uart_uuid(3)
 NAMES: Final = ("Bangle.js", "Puck.js")
 
 MAX_LINE_BYTES: Final = 200
-MIN_RATE_HZ: Final = 1.0
+RATES_HZ: Final = 1.0, 104.0
+"""Slowest and fastest that firmware for such boards commonly samples at."""
 ACC_RANGES_G: Final = (2.0, 4.0, 8.0, 16.0)
 GYRO_RANGES_DPS: Final = (125.0, 245.0, 250.0, 500.0, 1000.0, 2000.0)
 
@@ -176,13 +177,13 @@ class NordicUart:
         name: of the profile.
         title: for people.
         channels: what is taken of a line: accelerometer and gyroscope, or the former alone.
-        rates_hz: what firmware for such boards commonly offers; any other from 1 Hz to the highest is believed too.
+        rates_hz: none, as it cannot be asked for one; any from 1 to 104 Hz is believed.
     """
 
     name: str
     title: str
     channels: tuple[str, ...]
-    rates_hz: tuple[float, ...] = (10.0, 12.5, 20.0, 25.0, 26.0, 50.0, 52.0, 100.0, 104.0)
+    rates_hz: tuple[float, ...] = ()
 
     def knows(self, seen: Seen) -> bool:
         """By the service, or by a name that Espruino's boards have."""
@@ -190,9 +191,9 @@ class NordicUart:
 
     def open(self, *, rate_hz: float, acc_g: float | None = None, gyro_dps: float | None = None) -> UartSession:
         """Begin a session. What is wanted is what the sketch is taken to do: by default ±16 g and ±2000 °/s."""
-        pick_rate(self.title, self.rates_hz, rate_hz)
-        if rate_hz < MIN_RATE_HZ:
-            raise ProfileError("rate", f"{self.title} samples at least {MIN_RATE_HZ:g} times per second")
+        slowest, fastest = RATES_HZ
+        if not slowest <= rate_hz <= fastest:
+            raise ProfileError("rate", f"{self.title} samples at {slowest:g} to {fastest:g} Hz, not at {rate_hz:g} Hz")
         full_scale = {"acc": pick_range(self.title, "g", ACC_RANGES_G, acc_g, ACC_RANGES_G[-1])}
         gyro_ranges = GYRO_RANGES_DPS if self.channels == ACC_GYRO else ()
         full_scale["gyro"] = pick_range(self.title, "deg/s", gyro_ranges, gyro_dps, GYRO_RANGES_DPS[-1])
