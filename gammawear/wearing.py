@@ -5,19 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from bumble.core import BaseBumbleError
 from bumble.device import Device as BluetoothDevice
 from bumble.hci import Address
-from bumble.transport import open_transport
 
 from device_emulator.ble.air import Air, AirSettings
+from device_emulator.ble.central import open_controller, start_radio
 from device_emulator.ble.peripheral import PausableSource, Wearable
 from device_emulator.decimate import matched
 from device_emulator.device import Device, shared_encoder
 from device_emulator.source import Source
 from gammawear.options import until_stopped
 from models.device_part import DevicePart
-from quantization.errors import ConnectError
 
 BRIDGE_ADDRESS = "F0:00:00:00:00:01"
 """Of the controller that waits for a bridge."""
@@ -40,7 +38,7 @@ async def wear(
     """Run them until Ctrl-C, for ``seconds``, or until all sources have ended; ``say`` tells how to connect.
 
     Raises:
-        ConnectError: the port is taken, or there is no such dongle.
+        ConnectError: the port is taken, there is no such dongle, or it has gone.
     """
     devices = [_device(f"{prefix}-{n:02d}", source, bundle) for n, source in enumerate(sources, start=1)]
     if air_port is None:
@@ -63,13 +61,10 @@ async def wear(
 async def _on_dongle(
     device: Device, hci: str, *, closed: bool, speed: float, seconds: float | None, say: Callable[[str], None]
 ) -> None:
-    try:
-        transport = await open_transport(hci)
-    except (OSError, ValueError, BaseBumbleError) as error:
-        raise ConnectError(f"no Bluetooth controller at {hci}: {error}") from error
-    async with transport:
+    async with open_controller(hci) as transport:
         radio = BluetoothDevice.with_hci(device.device_id, Address(_address(1)), transport.source, transport.sink)
         worn = Wearable(device, radio, open_stream=not closed, speed=speed)
+        await start_radio(hci, worn.switch_on())
         say(f"{device.device_id} advertises on {hci}")
         await _run([worn], seconds)
     _summarise([worn], say)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -396,6 +397,19 @@ async def test_a_controller_that_hangs_counts_as_lost(wrist6: Bundle, monkeypatc
         assert central.lost.is_set()
 
 
+@pytest.mark.parametrize("text", ["{", "[]", '{"gammawear": {"C0:00:00:00:00:01": {"ltk": {"value": "no"}}}}'])
+async def test_bonds_that_cannot_be_read_are_not_the_controllers_fault(tmp_path: Path, text: str) -> None:
+    bonds = tmp_path / "bonds.json"
+    bonds.write_text(text)
+    async with flying(Air(FAST)) as spec:
+        with pytest.raises(ConnectError, match=r"the bonds in .*bonds.json cannot be read: "):
+            async with Central.open(spec, bonds=str(bonds)):
+                pass
+        bonds.unlink()
+        async with Central.open(spec, bonds=str(bonds)):
+            pass
+
+
 async def test_where_no_controller_answers_a_central_says_so(monkeypatch: pytest.MonkeyPatch, free_port: int) -> None:
     monkeypatch.setattr(central_module, "OPEN_S", 0.5)
 
@@ -405,7 +419,8 @@ async def test_where_no_controller_answers_a_central_says_so(monkeypatch: pytest
                 pass
 
     await within(0.5, opened(f"tcp-client:127.0.0.1:{free_port}"))
-    await within(0.5, opened("nonsense:"))
+    for spec in ("nonsense:", "file", "usb"):  # the last two without what they need, which Bumble asserts
+        await within(0.5, opened(spec))
     air = Air(FAST)
     async with flying(air) as spec, Central.open(spec):
         await within(0.5, opened(spec))  # it has a host already

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from ble_boards import BoardPeripheral
+from ble_cable import Cable
 from ble_stack import FAST, address_of, flying, new_wearable
 from emulated_boards import Thingy52Board, UartBoard
 from needed import need
@@ -26,15 +27,18 @@ from stack import PATIENCE_S, new_gateway, patient_devices, serving, until, wris
 from test_gammawear_service import start
 from typer.testing import CliRunner
 
-from device_emulator.ble import sampled
+from device_emulator.ble import central, sampled
 from device_emulator.ble.air import Air
 from device_emulator.ble.profiles import PROFILES
 from gammawear.cli import app
 from gammawear.recording import FIND_S, RecordOptions, record
-from models.bundle import Bundle
+from gammawear.serve import make_sources
+from gammawear.wearing import wear
+from models.bundle import SHIPPED, Bundle
 from models.datasets import load
+from models.device_part import load_device_part
 from protocol.trace import load_trace
-from quantization.errors import GammawearError, ProfileError, TraceError
+from quantization.errors import ConnectError, GammawearError, ProfileError, TraceError
 from quantization.imu import ACC_GYRO
 
 __all__ = ["patient_devices", "start", "wrist6"]
@@ -146,6 +150,44 @@ async def test_a_search_for_a_wearable_ends_at_once(tmp_path: Path, how: str) ->
     assert asyncio.get_running_loop().time() - listening_s < FIND_S / 2
     assert process.returncode == (130 if how == "Ctrl-C" else 1), errors
     assert b"Traceback" not in errors
+
+
+def wearing(hci: str, said: list[str]) -> asyncio.Task[None]:
+    """``gammawear wearable --hci``."""
+    part = load_device_part("wrist6", (SHIPPED,))
+    return asyncio.create_task(
+        wear(
+            part, make_sources(part, count=1), prefix="ble", air_port=None, hci=hci, interval_ms=15.0, loss=0.0,
+            closed=False, speed=1.0, seconds=None, say=said.append,
+        )
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("plugged", [True, False])
+async def test_a_wearable_whose_dongle_is_mute_does_not_say_that_it_advertises(
+    monkeypatch: pytest.MonkeyPatch, plugged: bool
+) -> None:
+    monkeypatch.setattr(central, "OPEN_S", 0.5)
+    said: list[str] = []
+    async with flying(Air(FAST)) as hci:
+        cable = Cable(int(hci.rsplit(":", 1)[1]))
+        cable.hung, cable.plugged = True, plugged
+        async with cable.laid() as spec, asyncio.timeout(PATIENCE_S):
+            with pytest.raises(ConnectError, match=f"the Bluetooth controller at {spec} does not answer"):
+                await wearing(spec, said)
+    assert said == []
+
+
+async def test_a_wearable_whose_dongle_is_pulled_out_ends() -> None:
+    said: list[str] = []
+    async with flying(Air(FAST)) as hci:
+        cable = Cable(int(hci.rsplit(":", 1)[1]))
+        async with cable.laid() as spec, asyncio.timeout(PATIENCE_S):
+            running = wearing(spec, said)
+            await until(lambda: said == [f"ble-01 advertises on {spec}"])
+            cable.pull()
+            with pytest.raises(ConnectError, match="the Bluetooth controller has gone"):
+                await running
 
 
 def to_record(out: Path, hci: str, **wanted: Any) -> RecordOptions:

@@ -60,6 +60,56 @@ async def translated(operation: Awaitable[_T]) -> _T:
         raise BleakError(str(error) or type(error).__name__) from error
 
 
+@contextlib.asynccontextmanager
+async def open_controller(spec: str) -> AsyncIterator[Transport]:
+    """Open one of Bumble's transports, such as ``tcp-client:127.0.0.1:9001`` or ``usb:0``; it is closed at the end.
+
+    Raises:
+        ConnectError: there is no such controller.
+    """
+    try:
+        async with asyncio.timeout(OPEN_S):
+            transport = await open_transport(spec)
+    except Exception as error:  # each kind raises its libraries' own: usb1.USBError, ModuleNotFoundError, Exception
+        raise ConnectError(f"no Bluetooth controller at {spec}: {str(error) or type(error).__name__}") from error
+    try:
+        yield transport
+    finally:
+        await transport.close()
+
+
+async def start_radio(spec: str, starting: Awaitable[None]) -> None:
+    """Await what switches a radio on.
+
+    Raises:
+        ConnectError: the controller does not answer.
+    """
+    try:
+        async with asyncio.timeout(OPEN_S):
+            await translated(starting)
+    except (TimeoutError, BleakError) as error:
+        why = f": {error}" if str(error) else ""
+        raise ConnectError(f"the Bluetooth controller at {spec} does not answer{why}") from error
+
+
+def _bonds_in(file: str) -> JsonKeyStore:
+    return JsonKeyStore("gammawear", file)
+
+
+async def _check_bonds(file: str) -> None:
+    """Read all of them: Bumble would do so while the radio starts, and then it is the controller's fault.
+
+    Raises:
+        ConnectError: the file is damaged, or not ours to read.
+    """
+    try:
+        await _bonds_in(file).get_all()
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ConnectError(
+            f"the bonds in {file} cannot be read: {error}; without that file, devices pair anew"
+        ) from error
+
+
 def pairing(_: Connection) -> PairingConfig:
     """LE Secure Connections, bonded, without a display.
 
@@ -87,7 +137,7 @@ class Central:
         self.device: Final[Device] = Device.with_hci(
             "gammawear bridge", hci.Address(address), transport.source, transport.sink
         )
-        self.device.keystore = MemoryKeyStore() if bonds is None else JsonKeyStore("gammawear", bonds)
+        self.device.keystore = MemoryKeyStore() if bonds is None else _bonds_in(bonds)
         self.device.pairing_config_factory = pairing
         self.lost: Final = asyncio.Event()
         self._connecting = asyncio.Lock()
@@ -106,23 +156,14 @@ class Central:
             bonds: see the class.
 
         Raises:
-            ConnectError: there is no such controller, or it does not answer.
+            ConnectError: there is no such controller, it does not answer, or the bonds cannot be read.
         """
-        try:
-            async with asyncio.timeout(OPEN_S):
-                transport = await open_transport(spec)
-        except (OSError, TimeoutError, ValueError, core.BaseBumbleError) as error:
-            raise ConnectError(f"no Bluetooth controller at {spec}: {str(error) or type(error).__name__}") from error
-        try:
+        async with open_controller(spec) as transport:
             central = cls(transport, address=address, bonds=bonds)
-            try:
-                async with asyncio.timeout(OPEN_S):
-                    await translated(central.device.power_on())
-            except (TimeoutError, BleakError) as error:
-                raise ConnectError(f"the Bluetooth controller at {spec} does not answer") from error
+            if bonds is not None:
+                await _check_bonds(bonds)
+            await start_radio(spec, central.device.power_on())
             yield central
-        finally:
-            await transport.close()
 
     def _on_advertisement(self, advertisement: Advertisement) -> None:
         for found in tuple(self._scanners):

@@ -32,6 +32,7 @@ from device_emulator.device import Device, Emission
 from device_emulator.source import Block, Source
 from protocol.messages import Config, SourceKind, now_ms
 from protocol.packet import HEADER_BYTES, MAX_PAYLOAD_BYTES
+from quantization.errors import ConnectError
 from quantization.sensor import Sensor
 
 logger = logging.getLogger(__name__)
@@ -141,6 +142,7 @@ class Wearable:
         self._on = asyncio.Event()
         self._on.set()
         self._running = True
+        self._lost = asyncio.Event()  # the controller has gone
         self._tasks: set[asyncio.Task[None]] = set()
         self._connection: Connection | None = None
         self._subscribed = False
@@ -173,6 +175,7 @@ class Wearable:
             )
         )
         radio.on("connection", self._on_connection)
+        radio.host.on("flush", self._on_flush)
         self._stream.on(Characteristic.EVENT_SUBSCRIPTION, self._on_subscription)
 
     @property
@@ -186,21 +189,33 @@ class Wearable:
         return self._state
 
     async def run(self) -> None:
-        """Advertise, sample and stream until the source ends or cancelled."""
-        await self.radio.power_on()
-        await self._advertise()
+        """Advertise, sample and stream until the source ends or cancelled.
+
+        Raises:
+            ConnectError: the controller has gone.
+        """
+        if not self.radio.powered_on:
+            await self.switch_on()
         self._started = asyncio.get_running_loop().time()
-        sending = asyncio.create_task(self._send())
+        sending, sampling = asyncio.create_task(self._send()), asyncio.create_task(self._sample())
+        losing = asyncio.create_task(self._lost.wait())
         try:
-            await self._sample()
-            if self._state == State.STREAMING:
-                await self._emptied.wait()
+            await asyncio.wait({sampling, losing}, return_when=asyncio.FIRST_COMPLETED)
+            if self._lost.is_set():
+                raise ConnectError("the Bluetooth controller has gone")
+            sampling.result()
         finally:
-            sending.cancel()
-            await asyncio.gather(sending, return_exceptions=True)
+            for task in (sending, sampling, losing):
+                task.cancel()
+            await asyncio.gather(sending, sampling, losing, return_exceptions=True)
             with contextlib.suppress(BleakError, TimeoutError):  # a controller that has gone cannot be switched off
                 async with asyncio.timeout(POWER_OFF_S):
                     await translated(self._switch_off())
+
+    async def switch_on(self) -> None:
+        """Come on the air; :meth:`run` does it if nobody has."""
+        await self.radio.power_on()
+        await self._advertise()
 
     async def _switch_off(self) -> None:
         """Leave the air: Bumble's own power_off would leave connections, and an advertisement that goes on."""
@@ -214,6 +229,7 @@ class Wearable:
     # -- the loop -----------------------------------------------------------------------------------------------------
 
     async def _sample(self) -> None:
+        """Make packets until the source ends; then wait until a link that takes them has taken all."""
         loop = asyncio.get_running_loop()
         while (emission := self.device.next_packet()) is not None:
             await asyncio.sleep(max(0.0, self._started + emission.due_ms / 1000 / self._speed - loop.time()))
@@ -229,6 +245,8 @@ class Wearable:
                 off_since = loop.time()
                 await self._on.wait()
                 self._source.skip(round(1000 * self._speed * (loop.time() - off_since)))
+        if self._state == State.STREAMING:
+            await self._emptied.wait()
 
     async def _send(self) -> None:
         while True:
@@ -258,6 +276,10 @@ class Wearable:
                 self._emptied.set()
 
     # -- the link -----------------------------------------------------------------------------------------------------
+
+    def _on_flush(self) -> None:
+        if self._running:  # else we have switched it off
+            self._lost.set()
 
     def _on_connection(self, connection: Connection) -> None:
         self._connection = connection
