@@ -33,6 +33,7 @@ from bumble.core import UUID, AdvertisingData
 from bumble.device import Connection
 from stack import Listener, new_gateway, note, patient_devices, serving, until, wrist6
 
+from device_emulator.ble import bridge as bridge_module
 from device_emulator.ble import follower, gatt
 from device_emulator.ble.air import Air
 from device_emulator.ble.peripheral import Wearable
@@ -267,6 +268,31 @@ async def test_a_wearable_with_impossible_settings_is_refused_and_others_stream(
         await goes_on(gateway, good, within_s=RECONNECTS_S)
         assert bridge.followers[address_of(1)].connections == 1
         assert bridge.followers[address_of(3)].state != "streaming"
+
+
+@pytest.mark.parametrize("max_devices", [1, 32])
+async def test_a_wearable_that_has_left_gives_up_its_place_and_its_id(
+    mosquitto: Any, wrist6: Bundle, monkeypatch: pytest.MonkeyPatch, max_devices: int
+) -> None:
+    """To the same one under another random address, for example."""
+    monkeypatch.setattr(bridge_module, "FORGET_S", 2.0)
+    air = Air(FAST)
+    before = new_wearable(air, wrist6, 1)
+    device = Device("ble-1", new_wearable(air, wrist6, 2).device.source, shared_encoder(wrist6.codebook, wrist6.sensor))
+    now = Wearable(device, air.host("moved", address_of(3)), speed=8.0)
+    gateway = new_gateway(mosquitto.settings)
+    async with (
+        serving(gateway),
+        flying(air) as hci,
+        bridging(mosquitto.settings, hci, max_devices=max_devices) as bridge,
+    ):
+        async with worn(before):
+            await until(lambda: accepted(gateway, before) >= 5)
+        async with worn(now):
+            await until(lambda: address_of(3) in bridge.followers)
+            await until(lambda: bridge.followers[address_of(3)].state == "streaming")
+            await until(lambda: online(gateway) == {"ble-1": True})
+            assert list(bridge.followers) == [address_of(3)]
 
 
 async def test_of_two_wearables_with_one_serial_number_one_streams(mosquitto: Any, wrist6: Bundle) -> None:

@@ -16,7 +16,7 @@ import contextlib
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -48,6 +48,9 @@ SERIAL_NUMBER: Final = short_uuid(0x2A25)
 """Serial number string of Device Information: a wearable of ours says its device id there."""
 MAX_DEVICES: Final = 32
 """Followed at once. Real adapters hold 5 to 20 links."""
+FORGET_S: Final = 120.0
+"""A device of which nothing has come for so long gives up its place, or its id, to another that needs it. Devices
+advertise every 10 s or more often."""
 MAX_REFUSED: Final = 1000
 """Addresses that are remembered as refused, so as to say it once: anybody can make up addresses."""
 QUEUE_LIMIT: Final = 4000
@@ -120,7 +123,7 @@ class Bridge:
         self.followers: Final[dict[str, Follower]] = {}
         self.adapter_error: str | None = None
         self.adapters_lost = 0
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: dict[str, asyncio.Task[None]] = {}  # of followers, by address
         self._refused: set[str] = set()
         self._configs: dict[str, Config] = {}  # the last one for each device, for when it comes
 
@@ -179,7 +182,7 @@ class Bridge:
 
         def follow(follower: Follower) -> None:
             if group is not None:  # else it is one of those that are followed from the start
-                self._tasks.append(group.create_task(follower.run(adapter)))
+                self._tasks[follower.address] = group.create_task(follower.run(adapter))
 
         scanner = adapter.scanner(lambda device, heard: self._on_heard(device, heard, follow))
         await scanner.start()
@@ -196,7 +199,7 @@ class Bridge:
             finally:
                 with contextlib.suppress(BleakError, TimeoutError):
                     await scanner.stop()
-                for task in self._tasks:
+                for task in self._tasks.values():
                     task.cancel()
                 self._tasks.clear()
 
@@ -222,17 +225,25 @@ class Bridge:
         known = () if ours else tuple(profile for profile in settings.profiles if profile.knows(seen))
         if not ours and not known:
             return None
-        if len(self.followers) >= settings.max_devices:
-            self._refuse(seen, f"{settings.max_devices} devices are followed already")
-            return None
-        if ours:
-            return self._our_stream(seen)
         try:
-            profile, codebook = self._fitting(known)
+            make = self._our_stream(seen) if ours else self._their_stream(seen, *self._fitting(known))
         except ProfileError as error:
             self._refuse(seen, str(error))
             return None
-        return self._their_stream(seen, profile, codebook)
+        if len(self.followers) >= settings.max_devices and not self._forget_absent(self.followers.values()):
+            self._refuse(seen, f"{settings.max_devices} devices are followed already")
+            return None
+        return make
+
+    def _forget_absent(self, followers: Iterable[Follower]) -> bool:
+        """Forget the one of these that has been absent longest, if it has been for :data:`FORGET_S`."""
+        longest = max(followers, key=lambda follower: follower.absent_s)
+        if longest.absent_s < FORGET_S:
+            return False
+        del self.followers[longest.address]
+        if (task := self._tasks.pop(longest.address, None)) is not None:
+            task.cancel()
+        return True
 
     def _fitting(self, known: tuple[Profile, ...]) -> tuple[Profile, Codebook]:
         """The first of these that can serve the codebook, and it.
@@ -290,8 +301,9 @@ class Bridge:
             check_device_id(device_id)
         except MessageError:
             device_id = "ble-" + re.sub(r"[^A-Za-z0-9]", "", address)[-28:].lower()
-        taken = {f.stream.device_id for f in self.followers.values() if f.stream is not None and f.address != address}
-        if device_id in taken or device_id == self._id:
+        others = [f for f in self.followers.values() if f.address != address]
+        holders = [f for f in others if f.stream is not None and f.stream.device_id == device_id]
+        if device_id == self._id or (holders and not self._forget_absent(holders)):
             raise ProfileError("name", f"the id {device_id} is taken: give this device another (--name {address}=ID)")
         return device_id
 
@@ -301,8 +313,9 @@ class Bridge:
         def publish(packet: bytes) -> None:
             self.connection.publish(imu, packet, 1, taken_ns=time.time_ns())
 
-        self.followers[address].configure(self._configs.get(device_id))
-        return publish, lambda: self._on_change(self.followers[address])
+        follower = self.followers[address]
+        follower.configure(self._configs.get(device_id))
+        return publish, lambda: self._on_change(follower)
 
     # -- MQTT ---------------------------------------------------------------------------------------------------------
 
@@ -310,10 +323,9 @@ class Bridge:
         device_id, kind = parse(received.topic)
         if kind != Kind.CONFIG:
             return
+        config = Config.parse(received.payload) if received.payload else None
         before = self._configs.pop(device_id, None)
-        config: Config | None = None
-        if received.payload:
-            config = Config.parse(received.payload)
+        if config is not None:
             if before is not None:  # a field that is absent stays as it is
                 config = before.model_copy(update=config.model_dump(exclude_none=True))
             self._configs[device_id] = config
@@ -324,6 +336,8 @@ class Bridge:
                 follower.configure(config)
 
     def _on_change(self, follower: Follower) -> None:
+        if self.followers.get(follower.address) is not follower:
+            return  # forgotten: another may have its id
         logger.info("%s: %s%s", follower.address, follower.state, f" ({follower.error})" if follower.error else "")
         self._say(follower, online=follower.state == "streaming")
 

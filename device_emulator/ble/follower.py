@@ -81,7 +81,7 @@ class Follower:
         self._no_data_s = no_data_s
         self._seen: BLEDevice | None = None
         self._heard = asyncio.Event()
-        self._last_data = 0.0
+        self._last_heard = self._last_data = 0.0
         self._streaming_since: float | None = None
         self._config: Config | None = None
         self._config_changed = asyncio.Event()
@@ -89,6 +89,7 @@ class Follower:
     def heard(self, device: BLEDevice, rssi: int) -> None:
         """The scanner has seen it."""
         self._seen = device
+        self._last_heard = asyncio.get_running_loop().time()
         self.rssi = rssi
         self._heard.set()
 
@@ -96,6 +97,11 @@ class Follower:
     def name(self) -> str:
         """As advertised last; empty if it never told one."""
         return (self._seen and self._seen.name) or ""
+
+    @property
+    def absent_s(self) -> float:
+        """Seconds since it was heard, or sent something that made sense."""
+        return asyncio.get_running_loop().time() - max(self._last_heard, self._last_data)
 
     def configure(self, config: Config | None) -> None:
         """What the device should run: brought to it now, and on each new connection, as it may have started anew."""
