@@ -21,6 +21,7 @@ from gammawear.options import bundle_dirs, parse_axes, takes_broker, until_stopp
 from gammawear.serve import make_sources
 from models.device_part import load_device_part
 from protocol.broker_settings import BrokerSettings
+from protocol.topics import check_device_id
 from protocol.trace import SUFFIX
 from quantization.errors import GammawearError, MessageError
 
@@ -277,6 +278,14 @@ def _names(pairs: list[str] | None) -> tuple[tuple[str, str], ...]:
     split = [pair.rpartition("=") for pair in pairs or ()]
     if any(not address or not device_id for address, _, device_id in split):
         raise typer.BadParameter("--name is ADDRESS=ID, such as A0:9E:1A:00:00:01=left-wrist")
+    ids = [device_id for _, _, device_id in split]
+    try:
+        for device_id in ids:
+            check_device_id(device_id)
+    except MessageError as error:
+        raise typer.BadParameter(f"--name: {error.detail}") from None
+    if len(set(ids)) != len(ids):
+        raise typer.BadParameter("--name: each device needs an id of its own")
     return tuple((address.upper(), device_id) for address, _, device_id in split)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ble_recovery import worn
 from ble_stack import FAST, address_of, another_bundle, bridging, flying, new_wearable
 from bleak import BleakClient
 from bleak.exc import BleakError
@@ -449,6 +450,22 @@ async def test_a_retained_configuration_reaches_the_wearable_and_the_gateway_fol
     samples = switched.device.packet_samples
     packets = round(first * manifest.rate_hz / 1000 / samples)
     assert first == tick_of(packets * samples, manifest.rate_hz), "the first window begins with a packet"
+
+
+async def test_a_malformed_configuration_does_not_displace_the_good_one(mosquitto: Any, wrist6: Bundle) -> None:
+    air = Air(FAST)
+    wearable = new_wearable(air, wrist6)
+    async with (
+        flying(air) as hci,
+        bridging(mosquitto.settings, hci) as bridge,
+        Listener(mosquitto.settings, topic("ble-1", Kind.STATUS)) as listener,
+    ):
+        axes = Config(axes=(2, -1, 3)).to_json()
+        for device_id, config in (("ble-1", axes), ("ble-1", b"garbage"), ("ble-9", axes)):
+            listener.connection.publish(topic(device_id, Kind.CONFIG), config, qos=1)
+        await until(lambda: "ble-9" in bridge._configs)
+        async with worn(wearable):
+            await until(lambda: listener.heard and Status.parse(listener.heard[-1].payload).axes == (2, -1, 3))
 
 
 async def test_axes_that_no_device_can_have_are_refused_and_the_next_configuration_is_taken(

@@ -269,6 +269,8 @@ async def test_a_recording_that_cannot_be_written_where_it_should_be_is_kept(tmp
         ("bridge --scan --profile shoe", 1, "no profile 'shoe'; known: polar-h10"),
         ("bridge --scan --profile-file none.toml", 1, "none.toml"),
         ("bridge --name left", 2, "ADDRESS=ID"),
+        ("bridge --name C0:00:00:00:00:01=left/wrist", 2, "left/wrist"),
+        ("bridge --name C0:00:00:00:00:01=left --name C0:00:00:00:00:02=left", 2, "an id of its own"),
         ("record --out a.gwtrace --labels walk,walk", 2, "different names"),
         ("record --out a.gwtrace --labels walk,wälk/fast", 2, "'wälk/fast' cannot be the name of an activity"),
         ("record --out a.csv --labels walk", 2, "--out ends in .gwtrace"),
