@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 BRIDGE_METRICS_PORT = 9466
 """Beside the gateway's metrics and its page, so that both run on one machine."""
 SCAN_S = 5.0
-BONDS = Path.home() / ".local" / "state" / "gammawear" / "bonds.json"
+BONDS = Path(".local", "state", "gammawear", "bonds.json")
+"""In the user's home."""
 
 Hci = Annotated[
     str | None,
@@ -120,7 +121,9 @@ def bridge_command(
     bridge_id: Annotated[str, typer.Option("--id", help="The bridge's own id; each needs another.")] = "bridge",
     metrics_port: Annotated[int, typer.Option(min=0, max=65535, help="Of /metrics; 0 for any.")] = BRIDGE_METRICS_PORT,
     metrics_address: Annotated[str, typer.Option(help="0.0.0.0 for other machines.")] = "127.0.0.1",
-    bonds: Annotated[Path, typer.Option(help="Keys of bonded devices, where --hci is given.")] = BONDS,
+    bonds: Annotated[
+        Path | None, typer.Option(help=f"Keys of bonded devices, where --hci is given; ~/{BONDS.as_posix()} if absent.")
+    ] = None,
     seconds: Annotated[float | None, typer.Option(min=0, help="Stop after so long.")] = None,
     bundles: options.Bundles = None,
     as_json: options.AsJson = False,
@@ -146,11 +149,12 @@ def bridge_command(
         return
     loaded = load_device_part(bundle, bundle_dirs(bundles))
     if hci is not None:
+        bonds = bonds or _usual_bonds()
         bonds.parent.mkdir(parents=True, exist_ok=True)
     settings = BridgeSettings(
         bridge_id=bridge_id,
         hci=hci,
-        bonds=str(bonds),
+        bonds=None if bonds is None else str(bonds),
         addresses=frozenset(address.upper() for address in device or ()),
         profiles=kinds,
         names=_names(name),
@@ -200,6 +204,13 @@ def record_command(
     wearer = subject or out.stem.partition("_")[0]
     chosen = RecordOptions(out, names, wearer, hci, device, _kinds(profile, profile_file), rate, seconds)
     asyncio.run(record(chosen, _NOTES))
+
+
+def _usual_bonds() -> Path:
+    try:
+        return Path.home() / BONDS
+    except RuntimeError as error:
+        raise typer.BadParameter("this user has no home: say with --bonds where to keep the keys of devices") from error
 
 
 async def _bridge(

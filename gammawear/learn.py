@@ -16,11 +16,13 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from gammawear.bundle_list import print_bundles
 from gammawear.completion import any_bundle_names, dataset_names, detector_names
 from gammawear.logs import NOTES as _NOTES
+from gammawear.logs import say_stopped
 from gammawear.options import AsJson
 from models import datasets
 from models.bundle_files import (
     SHIPPED,
     SHIPPED_DETECTORS,
+    checkpoint_of,
     find_bundle,
     load_codebook,
     next_version,
@@ -148,7 +150,7 @@ def train_har(
         f"{len(material.subjects)} {split}s, {seconds / 60:.0f} minutes, {len(material.labels)} activities, "
         f"channels {', '.join(material.channels)}"
     )
-    checkpoint = out / f".{bundle_name}@{number}.safetensors"
+    checkpoint = checkpoint_of(out, bundle_name, number)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=_NOTES) as progress:
         bar = progress.add_task("training", total=epochs)
@@ -166,7 +168,7 @@ def train_har(
                 report=report,
             )  # fmt: skip
         except KeyboardInterrupt:
-            _NOTES.print(f"\nstopped; the same command goes on from {checkpoint}")
+            say_stopped(checkpoint)
             raise
     scores = bundle.manifest.scores
     if scores is not None:

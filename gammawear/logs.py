@@ -9,6 +9,7 @@ import logging
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import Final
 
 from rich.console import Console
@@ -114,3 +115,9 @@ def say_error(error: Exception) -> None:
         logging.getLogger("gammawear").error("%s", error, extra={"error": type(error).__name__})
         return
     NOTES.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+
+
+def say_stopped(checkpoint: Path) -> None:
+    """Tell a person who has stopped training what the same command will do."""
+    then = f"goes on from {checkpoint}" if checkpoint.exists() else "begins anew: there was no checkpoint yet"
+    NOTES.print(f"\nstopped; the same command {then}", markup=False)

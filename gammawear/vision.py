@@ -19,9 +19,10 @@ from device_emulator.camera.source import FolderSource, FrameSource, SceneSource
 from device_emulator.fleet import Fleet
 from gammawear.completion import detector_names
 from gammawear.logs import NOTES as _NOTES
+from gammawear.logs import say_stopped
 from gammawear.options import AsJson, takes_broker, until_stopped
 from gammawear.serve import unsent_note
-from models.bundle_files import DETECTOR, SHIPPED_DETECTORS, load_codebook, next_version
+from models.bundle_files import DETECTOR, SHIPPED_DETECTORS, checkpoint_of, load_codebook, next_version
 from protocol.broker_settings import BrokerSettings
 from protocol.frame import MAX_PHOTOSITES
 
@@ -197,7 +198,7 @@ def train_detector(
                 report=report,
             )  # fmt: skip
         except KeyboardInterrupt:
-            _NOTES.print(f"\nstopped; the same command goes on from the checkpoint in {out}")
+            say_stopped(checkpoint_of(out, bundle_name, number))
             raise
     scores = bundle.manifest.scores
     lights = ", ".join(f"light × {light}: {score:.3f}" for light, score in scores.ap50_by_light.items())

@@ -265,6 +265,11 @@ def next_version(roots: Iterable[Path], name: str) -> int:
     return max((int(match[2]) for match in matches if match[1] == name and match[2]), default=0) + 1
 
 
+def checkpoint_of(root: Path, name: str, version: int) -> Path:
+    """Where training keeps its state until there is a bundle."""
+    return root / f".{name}@{version}.safetensors"
+
+
 def says_detector(folder: Path) -> bool:
     """Whether a bundle's manifest says that it is of a detector; False if it cannot be read."""
     return said_format(folder) == DETECTOR

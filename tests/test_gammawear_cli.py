@@ -366,6 +366,24 @@ def epochs_done(checkpoint: Path) -> int:
         return 0
 
 
+def test_training_that_is_stopped_before_its_first_checkpoint_promises_none(
+    run: Run, recordings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(_: Fit) -> float:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Fit, "_train_one", stopped)
+    status, _, err = run(*train(recordings, epochs=60))
+    assert status == 130
+    assert "stopped; the same command begins anew: there was no checkpoint yet" in err
+
+
+def test_a_user_without_a_home_can_use_the_command() -> None:
+    """As in a container with an arbitrary user id."""
+    code = "import pathlib; del pathlib.Path.home; import gammawear.cli"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
+
+
 async def test_training_goes_on_after_ctrl_c(
     start: Callable[..., Any], run: Run, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

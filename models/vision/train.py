@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from models.bundle_files import check_before_training
+from models.bundle_files import check_before_training, checkpoint_of
 from models.vision.bundle import (
     DetectionScores,
     DetectorBundle,
@@ -99,7 +99,7 @@ def train_detector_bundle(
     if (out / f"{name}@{version}").exists():
         raise BundleError(f"{out / f'{name}@{version}'} exists; a version is never overwritten, give the next number")
     out.mkdir(parents=True, exist_ok=True)
-    checkpoint = out / f".{name}@{version}.safetensors"
+    checkpoint = checkpoint_of(out, name, version)
     model, gain = train_detector(
         data.train,
         len(data.classes),
