@@ -17,6 +17,7 @@ from bleak.exc import BleakError
 from bumble.pairing import PairingConfig
 from factories import codebook
 from stack import (
+    PATIENCE_S,
     Answers,
     Listener,
     all_answered,
@@ -30,10 +31,12 @@ from stack import (
 
 from device_emulator.ble import bumble_backend, gatt
 from device_emulator.ble.air import Air
+from device_emulator.ble.bridge import Bridge, BridgeSettings
 from device_emulator.ble.bumble_backend import BumbleClient
 from device_emulator.ble.central import Central
 from device_emulator.ble.gatt import Settings, State, upload_writes
 from device_emulator.ble.peripheral import PausableSource, Wearable
+from device_emulator.ble.streams import PacketStream
 from device_emulator.device import Device, shared_encoder
 from device_emulator.synthetic import SyntheticSource
 from models.bundle import SHIPPED, Bundle, load_bundle
@@ -466,6 +469,23 @@ async def test_a_malformed_configuration_does_not_displace_the_good_one(mosquitt
         await until(lambda: "ble-9" in bridge._configs)
         async with worn(wearable):
             await until(lambda: listener.heard and Status.parse(listener.heard[-1].payload).axes == (2, -1, 3))
+
+
+async def test_a_mistake_while_a_configuration_is_brought_is_not_hidden(
+    mosquitto: Any, wrist6: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def mistaken(*_: object) -> None:
+        raise RuntimeError("a mistake")
+
+    monkeypatch.setattr(PacketStream, "configure", mistaken)
+    air = Air(FAST)
+    async with flying(air, new_wearable(air, wrist6)) as hci, Listener(mosquitto.settings) as listener:
+        axes = Config(axes=(2, -1, 3)).to_json()
+        listener.connection.publish(topic("ble-1", Kind.CONFIG), axes, qos=1, retain=True)
+        bridge = Bridge(BridgeSettings(hci=hci), mosquitto.settings)
+        with pytest.raises(ExceptionGroup) as ended:
+            await asyncio.wait_for(bridge.run(), PATIENCE_S)
+    assert [str(one) for one in ended.value.exceptions] == ["a mistake"]
 
 
 async def test_axes_that_no_device_can_have_are_refused_and_the_next_configuration_is_taken(
