@@ -71,9 +71,7 @@ class Message(BaseModel):
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False)[0]
             where = ".".join(str(part)[:32] for part in first["loc"]) or "message"
-            where = (
-                where if where.isprintable() else ascii(where)
-            )  # it must make no lines in a log
+            where = where if where.isprintable() else ascii(where)  # it must make no lines in a log
             raise MessageError("json", f"{cls.__name__} {where}: {first['msg'][:200]}") from error
 
 
