@@ -17,7 +17,7 @@ from rich.text import Text
 from gammawear import options
 from gammawear.completion import bundle_names
 from gammawear.logs import NOTES as _NOTES
-from gammawear.options import bundle_dirs, parse_axes, takes_broker, until_stopped
+from gammawear.options import bundle_dirs, parse_axes, run_command, takes_broker, until_stopped
 from gammawear.serve import make_sources
 from models.device_part import load_device_part
 from protocol.broker_settings import BrokerSettings
@@ -91,7 +91,7 @@ def wearable_command(
     sources = make_sources(
         loaded, count=count, dataset=dataset, subjects=subjects, traces=trace, part=part, rate=rate, seed=seed
     )  # fmt: skip
-    asyncio.run(
+    run_command(
         wear(
             loaded, sources, prefix=prefix, air_port=air, hci=hci, interval_ms=interval, loss=loss, closed=closed,
             speed=speed, seconds=seconds, say=_say,
@@ -145,7 +145,7 @@ def bridge_command(
 
     kinds = _kinds(profile, profile_file)
     if scan:
-        asyncio.run(_scan(hci, kinds, as_json=as_json))
+        run_command(_scan(hci, kinds, as_json=as_json))
         return
     loaded = load_device_part(bundle, bundle_dirs(bundles))
     if hci is not None:
@@ -163,7 +163,7 @@ def bridge_command(
         packet_s=packet,
         no_data_s=watchdog,
     )
-    asyncio.run(_bridge(settings, broker, metrics_address, metrics_port, seconds, as_json=as_json))
+    run_command(_bridge(settings, broker, metrics_address, metrics_port, seconds, as_json=as_json))
 
 
 def record_command(
@@ -203,7 +203,7 @@ def record_command(
     out.parent.mkdir(parents=True, exist_ok=True)
     wearer = subject or out.stem.partition("_")[0]
     chosen = RecordOptions(out, names, wearer, hci, device, _kinds(profile, profile_file), rate, seconds)
-    asyncio.run(record(chosen, _NOTES))
+    run_command(record(chosen, _NOTES))
 
 
 def _usual_bonds() -> Path:

@@ -20,7 +20,7 @@ from gammawear.completion import bundle_names, detector_names, part_names
 from gammawear.demo_cameras import camera_fleet, camera_result
 from gammawear.demo_screen import picture, print_summary, save_picture, screen, summary_line
 from gammawear.logs import NOTES as _NOTES
-from gammawear.options import bundle_dirs, port_is_free, until_stopped
+from gammawear.options import bundle_dirs, port_is_free, run_command, until_stopped
 from gammawear.serve import DEFAULT_METRICS_PORT, chosen_people
 from gammawear.wearables import WearableOptions, dataset_sources, part_for, synthetic_sources, wearables
 from models.bundle_files import SHIPPED_DETECTORS
@@ -155,7 +155,9 @@ def demo_command(
         ),
         bundle_dirs(bundles),
     )
-    result = asyncio.run(demo.run())
+    result = run_command(demo.run())
+    if material is not None:
+        result |= _offline(loaded, material, people)
     print_summary(result)
     if as_json:
         sys.stdout.write(json.dumps(result) + "\n")
@@ -251,7 +253,7 @@ class Demo:
         self, summary: Summary, views: list[DeviceView], fleet: Fleet, broker: RunningBroker, seconds: float
     ) -> dict[str, Any]:
         p50, p90, p99 = summary.latency_ms or (None, None, None)
-        result: dict[str, Any] = {
+        return {
             "source": self._source,
             "bundle": self._options.bundle.reference,
             "bits": self._options.bundle.codebook.bits,
@@ -275,15 +277,18 @@ class Demo:
             "packets_duplicate": summary.duplicate,
             "wearables_seen": len(views),
         }
-        if self._options.material is not None:
-            # The same people, the same rule, all of their windows: what the live figure should come close to.
-            from models.evaluate import evaluate
 
-            offline = evaluate(self._options.bundle, self._options.material, subjects=sorted(set(self._options.people)))
-            result["subjects"] = list(offline.subjects)
-            result["offline_macro_f1"] = offline.scores.macro_f1
-            result["offline_accuracy"] = offline.scores.accuracy
-        return result
+
+def _offline(bundle: Bundle, material: Material, people: list[str]) -> dict[str, Any]:
+    """The same people, the same rule, all of their windows: what the live figure should come close to."""
+    from models.evaluate import evaluate
+
+    report = evaluate(bundle, material, subjects=sorted(set(people)))
+    return {
+        "subjects": list(report.subjects),
+        "offline_macro_f1": report.scores.macro_f1,
+        "offline_accuracy": report.scores.accuracy,
+    }
 
 
 async def _first(service: asyncio.Task[None], work: Awaitable[None]) -> None:

@@ -10,9 +10,10 @@ import inspect
 import os
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Final, cast
+from types import FrameType
+from typing import Annotated, Any, Final, TypeVar, cast
 
 import typer
 from pydantic import SecretStr, ValidationError
@@ -32,6 +33,9 @@ DeviceBundle = Annotated[str, typer.Option(help="Whose codebook to quantize with
 MAX_PASSWORD_BYTES: Final = 65_535
 """What MQTT has room for (5.0, section 3.1.3.6)."""
 SPEED_HELP = "Seconds of signal in a second."
+_HANGUP: Final[int | None] = getattr(signal, "SIGHUP", None)
+"""Of a terminal that closes; Windows has no such signal."""
+T = TypeVar("T")
 
 
 def broker_settings(
@@ -142,16 +146,24 @@ def parse_axes(text: str | None) -> Axes | None:
 
 
 @contextlib.contextmanager
-def _signals(stop: asyncio.Event) -> Iterator[None]:
+def _on_signals(act: Callable[[int], object]) -> Iterator[None]:
+    """Call ``act`` on the loop at Ctrl-C, SIGTERM and SIGHUP, unless we were started to ignore SIGHUP (``nohup``)."""
     loop = asyncio.get_running_loop()
-    kinds = (signal.SIGINT, signal.SIGTERM)
-    for kind in kinds:
-        loop.add_signal_handler(kind, stop.set)
+
+    def came(kind: int, _: FrameType | None) -> None:
+        if kind == _HANGUP:
+            signal.signal(kind, signal.SIG_IGN)  # both shell and kernel may send it: the second asks for nothing more
+        loop.call_soon_threadsafe(act, kind)
+
+    kinds: list[int] = [signal.SIGINT, signal.SIGTERM]
+    if _HANGUP is not None and signal.getsignal(_HANGUP) is not signal.SIG_IGN:
+        kinds.append(_HANGUP)
+    before = {kind: signal.signal(kind, came) for kind in kinds}
     try:
         yield
     finally:
-        for kind in kinds:
-            loop.remove_signal_handler(kind)
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
 
 
 def port_is_free(address: str, port: int) -> bool:
@@ -165,15 +177,39 @@ def port_is_free(address: str, port: int) -> bool:
     return True
 
 
+def run_command(main: Coroutine[Any, Any, T]) -> T:
+    """``asyncio.run``, but SIGTERM and SIGHUP cancel ``main`` as Ctrl-C does: what it started ends before we do."""
+    came: list[int] = []
+
+    async def cancellable() -> T:
+        task = cast("asyncio.Task[T]", asyncio.current_task())
+
+        def cancel(kind: int) -> None:
+            came.append(kind)
+            task.cancel()
+
+        with _on_signals(cancel):
+            return await main
+
+    try:
+        return asyncio.run(cancellable())
+    except asyncio.CancelledError:
+        if not came:
+            raise
+    if came[0] != signal.SIGINT:
+        signal.raise_signal(came[0])  # service managers know this for an end in order
+    raise KeyboardInterrupt
+
+
 async def until_stopped(
     work: Awaitable[None], stop: Callable[[], Awaitable[None]], *, seconds: float | None = None
 ) -> None:
-    """Await ``work``; on Ctrl-C, SIGTERM or after ``seconds`` await ``stop()``, which is to make ``work`` end.
+    """Await ``work``; on Ctrl-C, SIGTERM, SIGHUP or after ``seconds`` await ``stop()``, which is to make ``work`` end.
 
     A second Ctrl-C cancels without a goodbye. Errors of ``work`` are raised.
     """
     asked = asyncio.Event()
-    with _signals(asked):
+    with _on_signals(lambda _: asked.set()):
         task = asyncio.ensure_future(work)
         waiting = asyncio.ensure_future(asked.wait())
         await asyncio.wait({task, waiting}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)

@@ -16,7 +16,7 @@ from device_emulator.link import LinkSettings
 from device_emulator.source import Source
 from gammawear import options
 from gammawear.logs import NOTES as _NOTES
-from gammawear.options import bundle_dirs, parse_axes, port_is_free, takes_broker, until_stopped
+from gammawear.options import bundle_dirs, parse_axes, port_is_free, run_command, takes_broker, until_stopped
 from gammawear.wearables import (
     WearableOptions,
     dataset_sources,
@@ -94,7 +94,7 @@ def device_command(
         f"{len(sources)} wearables (source: {sources[0].kind}) with the codebook of {loaded.reference} "
         f"to {broker.host}:{broker.port}; Ctrl-C ends them"
     )
-    asyncio.run(until_stopped(fleet.run(), fleet.stop, seconds=seconds))
+    run_command(until_stopped(fleet.run(), fleet.stop, seconds=seconds))
     done = "handed over" if fleet.unsent else "published"
     _NOTES.print(
         f"{fleet.packets_made} packets made, {fleet.packets_published} {done}, "
@@ -215,7 +215,7 @@ def gateway_command(
         previews=previews,
     )  # fmt: skip
     gateway = Gateway(settings)
-    asyncio.run(until_stopped(_announced(gateway), gateway.stop, seconds=seconds))
+    run_command(until_stopped(_announced(gateway), gateway.stop, seconds=seconds))
     summary = gateway.summary()
     frames = {"frames": gateway.cameras.totals.frames, "frames_looked_at": gateway.cameras.answers.total()}
     seen = f"; {frames['frames']} frames, {frames['frames_looked_at']} looked at" if frames["frames"] else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from enum import StrEnum
 from pathlib import Path
@@ -20,7 +19,7 @@ from device_emulator.fleet import Fleet
 from gammawear.completion import detector_names
 from gammawear.logs import NOTES as _NOTES
 from gammawear.logs import say_stopped
-from gammawear.options import AsJson, takes_broker, until_stopped
+from gammawear.options import AsJson, run_command, takes_broker, until_stopped
 from gammawear.serve import unsent_note
 from models.bundle_files import DETECTOR, SHIPPED_DETECTORS, checkpoint_of, load_codebook, next_version
 from protocol.broker_settings import BrokerSettings
@@ -99,7 +98,7 @@ def camera_command(
         f"{count} camera{'s' if count > 1 else ''} at {fps:g} frames/s to {broker.host}:{broker.port}, "
         f"{codebook.bits}-bit codebook {codebook.short_digest.hex()} of {bundle}; Ctrl-C ends it"
     )
-    asyncio.run(until_stopped(fleet.run(), fleet.stop, seconds=seconds))
+    run_command(until_stopped(fleet.run(), fleet.stop, seconds=seconds))
     if as_json:
         typer.echo(json.dumps([_result(camera) for camera in cameras]))
         return

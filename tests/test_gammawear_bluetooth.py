@@ -254,6 +254,19 @@ async def test_a_recording_that_cannot_be_written_where_it_should_be_is_kept(tmp
     shutil.rmtree(rescued.parent)
 
 
+async def test_a_recording_is_saved_when_its_terminal_closes(start: Callable[..., Any], tmp_path: Path) -> None:
+    air = Air(FAST)
+    board = BoardPeripheral(Thingy52Board(), air, address_of(1))
+    async with flying(air, board) as hci:
+        record = await start("record", "--out", "anna_1.gwtrace", "--labels", "walk", "--rate", "20", "--hci", hci)
+        await until(lambda: len(board.values) > 60)
+        for _ in range(2):  # from the shell and from the kernel
+            record.process.send_signal(signal.SIGHUP)
+        assert await record.ends() == 0, record.err
+    assert len(load_trace(tmp_path / "anna_1.gwtrace").counts) > 0
+    await record.says(r"\d+ samples in anna_1.gwtrace")
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "text"),
     [

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import urllib.request
 from collections.abc import Callable
@@ -14,7 +16,7 @@ from typing import Any
 
 import pytest
 from needed import need
-from stack import PATIENCE_S
+from stack import PATIENCE_S, until
 from test_gammawear_service import Command, start
 
 from gammawear.broker import find_mosquitto
@@ -127,3 +129,18 @@ async def test_it_runs_beside_another_until_ctrl_c(start: Callable[..., Any], fr
     check_summary(first, wearables=3)
     assert not [line for line in first.err if "Traceback" in line], first.err
     first.assert_nothing_is_left()
+
+
+@pytest.mark.parametrize(("moment", "sig"), [("starting a broker", signal.SIGTERM), ("page: ", signal.SIGHUP)])
+async def test_no_broker_outlives_it(start: Callable[..., Any], moment: str, sig: signal.Signals) -> None:
+    need_mosquitto()
+    demo: Command = await start("demo", "--wearables", "1", "--cameras", "0", "--metrics-port", "0", "--seconds", "60")
+    await demo.says(moment)
+    await until(lambda: list(demo.temporary.glob("*/mosquitto.conf")))
+    while demo.process.returncode is None:  # in every moment of the end, too
+        demo.process.send_signal(sig)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(demo.process.wait(), 0.05)
+    assert await demo.ends() in (0, -sig), demo.err
+    demo.assert_nothing_is_left()
+    assert not [line for line in demo.err if "Traceback" in line], demo.err
