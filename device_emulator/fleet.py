@@ -121,10 +121,12 @@ class Fleet:
 
     async def _run_one(self, publisher: NodePublisher, phase_at: float, gate: asyncio.Semaphore) -> None:
         loop = asyncio.get_running_loop()
+        waited = gate.locked()
         async with gate:
             await asyncio.sleep(random.uniform(0, CONNECT_JITTER_S))  # noqa: S311 - no secret
-            # Its own place in the period, in whichever period its turn to connect has come.
-            periods = max(0, math.ceil((loop.time() - phase_at) / publisher.period_s))
+            # Its own place in the period: in this one, as the jitter is short; after a wait at the gate in the next.
+            late = (loop.time() - phase_at) / publisher.period_s
+            periods = max(0, math.ceil(late) if waited else math.floor(late))
             running = asyncio.create_task(publisher.run(start_at=phase_at + periods * publisher.period_s))
             try:
                 await publisher.connection.wait_connected(CONNECT_PATIENCE_S)

@@ -59,15 +59,30 @@ async def test_a_fleet_that_is_cancelled_vanishes(mosquitto):
         assert len(asyncio.all_tasks()) <= 5, "nothing but this test and its monitor is left"
 
 
-async def test_packets_are_spread_over_the_period(free_port, monkeypatch):
-    starts = {}
+@pytest.fixture
+def starts(monkeypatch):
+    """When the time of each device began, by its id."""
+    noted = {}
 
     async def note(self, *, start_at):
-        starts[self.device.device_id] = start_at
+        noted[self.device.device_id] = start_at
         await self.connection.stop()
         await self.connection.run()
 
     monkeypatch.setattr(DevicePublisher, "run", note)
+    return noted
+
+
+async def test_the_first_period_is_not_missed(free_port, starts):
+    fleet = Fleet([publisher(BrokerSettings(port=free_port), name=name) for name in NAMES])
+    begin = asyncio.get_running_loop().time()
+    await asyncio.wait_for(fleet.run(), PATIENCE_S)
+    first = starts["w0"]
+    assert begin <= first < begin + 1.0
+    assert [starts[name] for name in NAMES] == pytest.approx([first + 0.2 * n for n in range(5)])
+
+
+async def test_packets_are_spread_over_the_period(free_port, starts):
     names = [f"n{n}" for n in range(20)]
     fleet = Fleet([publisher(BrokerSettings(port=free_port), name=name) for name in names], connects_at_a_time=4)
     begin = asyncio.get_running_loop().time()
