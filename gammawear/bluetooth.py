@@ -54,7 +54,7 @@ def _need_bluetooth() -> None:
 
 
 def wearable_command(
-    count: Annotated[int, typer.Option(min=1, max=200, help="How many wearables.")] = 1,
+    count: Annotated[int | None, typer.Option(min=1, max=200, help="How many wearables.")] = None,
     air: Annotated[int | None, typer.Option(min=0, max=65535, help="Port of the virtual radio; 0 for any.")] = None,
     hci: Annotated[str | None, typer.Option(help="A real dongle instead, such as usb:0: one wearable on it.")] = None,
     bundle: options.DeviceBundle = "wrist6",
@@ -85,12 +85,12 @@ def wearable_command(
 
     if (air is None) == (hci is None):
         raise typer.BadParameter("give --air PORT for the virtual radio, or --hci usb:0 for a dongle")
-    if hci is not None and count != 1:
-        raise typer.BadParameter("one dongle is one wearable")
     loaded = load_device_part(bundle, bundle_dirs(bundles))
     sources = make_sources(
         loaded, count=count, dataset=dataset, subjects=subjects, traces=trace, part=part, rate=rate, seed=seed
     )  # fmt: skip
+    if hci is not None and len(sources) != 1:
+        raise typer.BadParameter(f"one dongle is one wearable, and these are {len(sources)}")
     run_command(
         wear(
             loaded, sources, prefix=prefix, air_port=air, hci=hci, interval_ms=interval, loss=loss, closed=closed,

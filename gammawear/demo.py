@@ -21,7 +21,7 @@ from gammawear.demo_cameras import camera_fleet, camera_result
 from gammawear.demo_screen import picture, print_summary, save_picture, screen, summary_line
 from gammawear.logs import NOTES as _NOTES
 from gammawear.options import bundle_dirs, port_is_free, run_command, until_stopped
-from gammawear.serve import DEFAULT_METRICS_PORT, chosen_people
+from gammawear.serve import DEFAULT_METRICS_PORT, NO_DATASET, chosen_people
 from gammawear.wearables import WearableOptions, dataset_sources, part_for, synthetic_sources, wearables
 from models.bundle_files import SHIPPED_DETECTORS
 from models.tasks import Material
@@ -114,6 +114,8 @@ def demo_command(
     """
     if broker not in (None, "mosquitto", "amqtt"):
         raise typer.BadParameter(f"--broker is mosquitto or amqtt, not {broker!r}")
+    if dataset is None and (subjects is not None or once):
+        raise typer.BadParameter(NO_DATASET.format("--once" if once else "--subjects"))
     import torch
 
     from models.bundle import load_bundle
@@ -123,7 +125,6 @@ def demo_command(
     torch.set_num_threads(1)
     _NOTES.print(f"loading {bundle}")
     loaded = load_bundle(bundle, bundle_dirs(bundles))
-    once = once and dataset is not None
     watching = camera_count > 0 and not once  # a scene has no end
     looks = load_detector(detector, (*(bundles or ()), SHIPPED_DETECTORS)) if watching else None
     material = None
@@ -131,7 +132,7 @@ def demo_command(
     if dataset is not None:
         with _NOTES.status(f"reading {dataset}"):
             material = material_for(loaded, dataset)
-        people = chosen_people(loaded, material.subjects, subjects)
+        people = chosen_people(loaded, material, subjects)
     demo = Demo(
         DemoOptions(
             bundle=loaded,

@@ -27,9 +27,11 @@ from gammawear.wearables import (
 )
 from models.device_part import DevicePart, load_device_part
 from protocol.broker_settings import BrokerSettings
+from quantization.errors import DatasetError
 
 if TYPE_CHECKING:
     from gateway.service import Gateway
+    from models.tasks import Material
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +39,7 @@ DEFAULT_METRICS_PORT = 9464
 """Where exporters without a port of their own usually listen (OpenTelemetry's choice)."""
 DEFAULT_PAGE_PORT = 9465
 """The next one."""
+NO_DATASET = "{} is of recorded people: say with --dataset where they are"
 
 
 @takes_broker
@@ -132,7 +135,20 @@ def make_sources(
     seed: int = 0,
     loop: bool = True,
 ) -> list[Source]:
-    """What the wearables of a command wear: a data set's people, traces, or generated wearers."""
+    """What the wearables of a command wear: a data set's people, traces, or generated wearers.
+
+    Raises:
+        typer.BadParameter: options that do not go together.
+    """
+    if traces and any(option is not None for option in (count, dataset, subjects, part, rate)):
+        raise typer.BadParameter(
+            "--trace is one wearable for each file, as recorded: leave --count, --dataset, --subjects, --part and "
+            "--rate out"
+        )
+    if dataset is None and subjects is not None:
+        raise typer.BadParameter(NO_DATASET.format("--subjects"))
+    if dataset is not None and rate is not None:
+        raise typer.BadParameter("--rate is of generated wearers: leave it out, or --dataset")
     if traces:
         return trace_sources(traces, loop=loop)
     sensor = part_for(bundle, part)
@@ -142,17 +158,29 @@ def make_sources(
 
     with _NOTES.status(f"reading {dataset}"):
         material = material_for(bundle, dataset)
-    people = chosen_people(bundle, material.subjects, subjects)
+    people = chosen_people(bundle, material, subjects)
     return dataset_sources(bundle, material, sensor, subjects=people, count=count, loop=loop)
 
 
-def chosen_people(bundle: DevicePart, present: list[str], subjects: str | None) -> list[str]:
-    """The subjects named, else those that the bundle was not trained on."""
+def chosen_people(bundle: DevicePart, material: Material, subjects: str | None) -> list[str]:
+    """The subjects named, else those that the bundle was not trained on.
+
+    Raises:
+        DatasetError: one of them is not in this data, or nobody is left.
+    """
     if subjects is not None:
-        return [name.strip() for name in subjects.split(",")]
+        named = [name.strip() for name in subjects.split(",")]
+        material.check_subjects(named)
+        return named
     card = bundle.manifest.data
     seen = {*card.train_subjects, *card.validation_subjects}
-    return [subject for subject in present if subject not in seen]
+    people = [subject for subject in material.subjects if subject not in seen]
+    if not people:
+        raise DatasetError(
+            f"{bundle.reference} was trained on everybody in this data: say with --subjects whom to replay all the "
+            f"same ({', '.join(material.subjects)})"
+        )
+    return people
 
 
 @takes_broker

@@ -116,9 +116,7 @@ def evaluate(
         DatasetError: a subject is not there, or nothing is labelled.
     """
     chosen = list(subjects) if subjects is not None else material.subjects
-    absent = sorted(set(chosen) - set(material.subjects))
-    if absent:
-        raise DatasetError(f"no subject {', '.join(absent)}; there are {', '.join(material.subjects)}")
+    material.check_subjects(chosen)
     part = sensor or bundle.sensor
     windows = _cut(bundle, material.of(chosen))
     said = predict_windows(bundle, windows, part)

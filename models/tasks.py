@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal
@@ -134,6 +134,12 @@ class Material:
     def subjects(self) -> list[str]:
         """Sorted."""
         return sorted({segment.subject for segment in self.segments})
+
+    def check_subjects(self, subjects: Iterable[str]) -> None:
+        """Raise :class:`DatasetError` if one of them is not there."""
+        absent = sorted(set(subjects) - set(self.subjects))
+        if absent:
+            raise DatasetError(f"no subject {', '.join(absent)}; there are {', '.join(self.subjects)}")
 
     def of(self, subjects: Sequence[str]) -> list[Segment]:
         """The segments of these subjects."""

@@ -24,6 +24,7 @@ from emulated_boards import Thingy52Board, UartBoard
 from needed import need
 from rich.console import Console
 from stack import PATIENCE_S, new_gateway, patient_devices, serving, until, wrist6
+from test_device_emulator_replay import trace
 from test_gammawear_service import start
 from typer.testing import CliRunner
 
@@ -272,6 +273,7 @@ async def test_a_recording_is_saved_when_its_terminal_closes(start: Callable[...
     [
         ("wearable", 2, "give --air PORT"),
         ("wearable --hci usb:0 --count 2", 2, "one dongle is one wearable"),
+        ("wearable --hci usb:0 --trace {trace} --trace {trace}", 2, "one dongle is one wearable, and these are 2"),
         ("wearable --hci tcp-client:127.0.0.1:{port}", 1, "no Bluetooth controller at tcp-client:127.0.0.1:{port}"),
         (
             "bridge --scan --hci tcp-client:127.0.0.1:{port}",
@@ -291,6 +293,8 @@ async def test_a_recording_is_saved_when_its_terminal_closes(start: Callable[...
 )
 def test_what_cannot_be_is_said(arguments: str, status: int, text: str, free_port: int, tmp_path: Path) -> None:
     filled = arguments.replace("{port}", str(free_port)).replace("none.toml", str(tmp_path / "none.toml"))
+    filled = filled.replace("{trace}", str(tmp_path / "a.gwtrace"))
+    trace(100).save(tmp_path / "a.gwtrace")
     result = CliRunner().invoke(app, filled.split())
     said = result.output if status == 2 else str(result.exception)
     assert (result.exit_code, text.replace("{port}", str(free_port)) in said) == (status, True), said

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import typer
+from bundle_edits import with_manifest
 from safetensors import SafetensorError, safe_open
 from stack import archive, until
 from test_gammawear_service import Command, start
@@ -153,6 +155,20 @@ def test_errors_are_sentences(run: Run, arguments: list[str], sentence: str) -> 
     assert sentence in last
 
 
+@pytest.mark.parametrize("command", ["device", "wearable --air 0", "demo"])
+def test_only_people_who_are_there_are_replayed(run: Run, tmp_path: Path, command: str) -> None:
+    recordings = archive("sp_sw_har.zip")
+    knows_all = shutil.copytree(SHIPPED / "wrist6@2", tmp_path / "wrist6@2")
+    with_manifest(knows_all, {"data.train_subjects": [f"s{n:02d}" for n in range(100)]})
+    for options, sentence in (
+        (("--subjects", "s04,nosuch"), "error: no subject nosuch; there are s01, "),
+        (("--bundle", str(knows_all)), "error: wrist6@2 was trained on everybody in this data: say with --subjects"),
+    ):
+        status, out, err = run(*command.split(), "--dataset", str(recordings), *options)
+        assert (status, out) == (1, "")
+        assert err.splitlines()[-1].startswith(sentence)
+
+
 @pytest.mark.parametrize(
     ("picture", "sentence"),
     [("full.png", "No space left on device"), ("absent/x.png", "absent/x.png: No such file or directory")],
@@ -193,6 +209,12 @@ def test_an_error_of_ours_keeps_its_traceback(run: Run, monkeypatch: pytest.Monk
         ["device", "--qos", "2"],
         ["device", "--mqtt", "4"],
         ["device", "--loss", "1.5"],
+        ["device", "--trace", "a.gwtrace", "--count", "2"],
+        ["device", "--subjects", "s04"],
+        ["device", "--dataset", "absent.zip", "--rate", "50"],
+        ["demo", "--subjects", "s04"],
+        ["demo", "--once"],
+        ["wearable", "--air", "0", "--trace", "a.gwtrace", "--part", "bmi270"],
         ["gateway", "--port", "70000"],
         ["train", "har"],
         ["train", "har", "--data", "x", "--bits", "9"],
