@@ -20,7 +20,7 @@ from gammawear.completion import bundle_names, detector_names, part_names
 from gammawear.demo_cameras import camera_fleet, camera_result
 from gammawear.demo_screen import picture, print_summary, save_picture, screen, summary_line
 from gammawear.logs import NOTES as _NOTES
-from gammawear.options import bundle_dirs, port_is_free, run_command, until_stopped
+from gammawear.options import bundle_dirs, check_picture, port_is_free, run_command, until_stopped
 from gammawear.serve import DEFAULT_METRICS_PORT, NO_DATASET, chosen_people
 from gammawear.wearables import WearableOptions, dataset_sources, part_for, synthetic_sources, wearables
 from models.bundle_files import SHIPPED_DETECTORS
@@ -61,7 +61,6 @@ class DemoOptions:
     per_device: bool
     seconds: float | None
     once: bool
-    picture: Path | None
 
 
 def demo_command(
@@ -112,6 +111,8 @@ def demo_command(
 
       gammawear demo --dataset sp_sw_har.zip --once --json
     """
+    if picture is not None:
+        check_picture(picture, (".svg",))
     if broker not in (None, "mosquitto", "amqtt"):
         raise typer.BadParameter(f"--broker is mosquitto or amqtt, not {broker!r}")
     if dataset is None and (subjects is not None or once):
@@ -152,7 +153,6 @@ def demo_command(
             per_device=(wearable_count or DEFAULT_WEARABLES) <= 50,
             seconds=seconds,
             once=once,
-            picture=picture,
         ),
         bundle_dirs(bundles),
     )
@@ -162,15 +162,22 @@ def demo_command(
     print_summary(result)
     if as_json:
         sys.stdout.write(json.dumps(result) + "\n")
+    if picture is not None and demo.last is not None:
+        save_picture(demo.last, picture)
 
 
 class Demo:
-    """One demonstration, from the broker's start to the summary."""
+    """One demonstration, from the broker's start to the summary.
+
+    Attributes:
+        last: the table as it was at the end.
+    """
 
     def __init__(self, options: DemoOptions, bundle_folders: tuple[Path, ...]) -> None:
         self._options = options
         self._folders = bundle_folders
         self._source = "dataset" if options.material is not None else "synthetic"
+        self.last: Group | None = None
 
     async def run(self) -> dict[str, Any]:
         """Run until Ctrl-C, the time is up, or the recordings have ended; return the summary."""
@@ -195,8 +202,7 @@ class Demo:
                     await until_stopped(work, lambda: _both(fleet.stop(), watch.stop()), seconds=self._options.seconds)
                     await _settle(gateway, fleet, watch)
                 views = gateway.snapshot()
-                if self._options.picture is not None:
-                    save_picture(self._picture(gateway, broker, started), self._options.picture)
+                self.last = self._picture(gateway, broker, started)
                 await gateway.stop()
                 await serving
             finally:

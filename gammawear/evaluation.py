@@ -14,7 +14,7 @@ from rich.table import Table
 from gammawear.completion import any_bundle_names
 from gammawear.learn import any_bundle
 from gammawear.logs import NOTES as _NOTES
-from gammawear.options import AsJson
+from gammawear.options import AsJson, check_picture
 from quantization.errors import GammawearError
 
 if TYPE_CHECKING:
@@ -62,6 +62,8 @@ def evaluate_command(
     from models.evaluate import evaluate, material_for
     from models.vision.bundle import DetectorBundle
 
+    if picture is not None:
+        check_picture(picture)
     loaded = any_bundle(bundle, bundles)
     if isinstance(loaded, DetectorBundle):
         if subjects is not None or picture is not None:
@@ -77,12 +79,20 @@ def evaluate_command(
         typer.echo(report.to_json())
     else:
         _print_report(report)
-        if picture is None and find_spec("matplotlib"):  # nobody who asks for scores has to install it
-            picture = Path(f"confusion-{loaded.reference}.png")
     if picture is not None:
-        from models.plots import confusion_picture
+        _draw(report, picture)
+    elif not as_json and find_spec("matplotlib"):  # nobody who asks for scores has to install it
+        usual = Path(f"confusion-{loaded.reference}.png")
+        try:
+            _draw(report, usual)
+        except OSError as error:
+            _NOTES.print(f"no confusion matrix: {usual}: {error.strerror}; --picture says where to write it")
 
-        _NOTES.print(f"confusion matrix: {confusion_picture(report, picture)}")
+
+def _draw(report: Report, path: Path) -> None:
+    from models.plots import confusion_picture
+
+    _NOTES.print(f"confusion matrix: {confusion_picture(report, path)}")
 
 
 def _chosen(subjects: str | None, bundle: Bundle, material: Material) -> list[str] | None:

@@ -17,7 +17,7 @@ from gammawear.bundle_list import print_bundles
 from gammawear.completion import any_bundle_names, dataset_names, detector_names
 from gammawear.logs import NOTES as _NOTES
 from gammawear.logs import say_stopped
-from gammawear.options import AsJson
+from gammawear.options import AsJson, check_picture
 from models import datasets
 from models.bundle_files import (
     SHIPPED,
@@ -305,6 +305,8 @@ def show_bundle(
 
     Example: gammawear bundles show wrist6 --picture curves.png
     """
+    if picture is not None:
+        check_picture(picture)
     bundle = any_bundle(name, bundles)
     typer.echo(bundle.manifest.model_dump_json(indent=1))
     if picture is not None:

@@ -10,6 +10,7 @@ import inspect
 import os
 import signal
 import socket
+import tempfile
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
 from types import FrameType
@@ -164,6 +165,22 @@ def _on_signals(act: Callable[[int], object]) -> Iterator[None]:
     finally:
         for kind, handler in before.items():
             signal.signal(kind, handler)
+
+
+def check_picture(path: Path, kinds: tuple[str, ...] = (".png", ".svg")) -> None:
+    """What can be known of a picture before hours of work end in it.
+
+    Raises:
+        typer.BadParameter: no kind of ours.
+        OSError: it cannot be written there.
+    """
+    if path.suffix.lower() not in kinds:
+        raise typer.BadParameter(f"--picture is a file that ends in {' or '.join(kinds)}, not {path}")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def port_is_free(address: str, port: int) -> bool:

@@ -181,6 +181,12 @@ def test_what_cannot_be_written_is_a_sentence(run: Run, tmp_path: Path, picture:
     assert err.splitlines()[-1] == f"error: {sentence}"
 
 
+@pytest.mark.parametrize("command", ["demo", "evaluate --bundle wrist6 --data absent.zip"])
+def test_a_picture_that_cannot_be_written_is_said_before_the_work(run: Run, command: str) -> None:
+    status, out, err = run(*command.split(), "--picture", "absent/x.svg")
+    assert (status, out, err) == (1, "", "error: absent/x.svg: No such file or directory\n")
+
+
 def test_where_a_file_was_missed_is_logged_for_those_who_ask(run: Run) -> None:
     status, _, err = run("--log-level", "debug", "bundles", "show", "wrist3", "--picture", "absent/x.png")
     assert status == 1
@@ -214,13 +220,16 @@ def test_an_error_of_ours_keeps_its_traceback(run: Run, monkeypatch: pytest.Monk
         ["device", "--dataset", "absent.zip", "--rate", "50"],
         ["demo", "--subjects", "s04"],
         ["demo", "--once"],
+        ["demo", "--picture", "x.png"],
         ["wearable", "--air", "0", "--trace", "a.gwtrace", "--part", "bmi270"],
         ["gateway", "--port", "70000"],
         ["train", "har"],
         ["train", "har", "--data", "x", "--bits", "9"],
         ["train", "har", "--data", "x", "--quantizer", "cubic"],
         ["evaluate", "--bundle", "wrist6"],
+        ["evaluate", "--bundle", "wrist6", "--data", "absent.zip", "--picture", "x.jpeg"],
         ["bundles", "show"],
+        ["bundles", "show", "wrist6", "--picture", "x.xyz"],
     ],
     ids=" ".join,
 )
@@ -359,7 +368,12 @@ def test_from_csv_files_to_a_bundle_that_recognises(run: Run, recordings: Path, 
     assert status == 0
     assert "took part in training" in err
     assert "macro-F1" in out
-    assert (tmp_path / "confusion-mine@1.png").exists()
+    picture = tmp_path / "confusion-mine@1.png"
+    assert picture.exists()
+    picture.unlink()
+    picture.mkdir()  # nobody asked for it, so it may fail
+    status, _, err = run("evaluate", "--bundle", "mine", "--data", str(recordings), "--subjects", "test")
+    assert (status, "no confusion matrix: confusion-mine@1.png: Is a directory" in err) == (0, True), err
 
     status, out, _ = run("bundles")
     assert status == 0

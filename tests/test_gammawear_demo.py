@@ -12,6 +12,7 @@ import signal
 import subprocess
 import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -90,13 +91,15 @@ async def test_it_ends_by_itself_with_a_summary(start: Callable[..., Any]) -> No
         assert not [line for line in demo.err if re.search("Traceback|ERROR|rejected", line)], demo.err
 
 
-async def test_it_runs_beside_another_until_ctrl_c(start: Callable[..., Any], free_port: int) -> None:
+async def test_it_runs_beside_another_until_ctrl_c(start: Callable[..., Any], free_port: int, tmp_path: Path) -> None:
     need_mosquitto()
     port = str(free_port)
-    first = await start("demo", "--wearables", "3", "--metrics-port", port, "--json")
+    (tmp_path / "full.svg").symlink_to("/dev/full")
+    first = await start("demo", "--wearables", "3", "--metrics-port", port, "--json", "--picture", "demo.svg")
     address = (await first.says(r"metrics: (http://\S+)"))[1]
     assert address == f"http://127.0.0.1:{port}/metrics"
-    second = await start("demo", "--wearables", "1", "--seconds", "4", "--metrics-port", port, "--json")
+    options = ("--metrics-port", port, "--json", "--picture", "full.svg")
+    second = await start("demo", "--wearables", "1", "--seconds", "4", *options)
 
     def fetch() -> str:
         with urllib.request.urlopen(address, timeout=PATIENCE_S) as answer:  # noqa: S310 - our own address
@@ -116,8 +119,9 @@ async def test_it_runs_beside_another_until_ctrl_c(start: Callable[..., Any], fr
     else:
         assert not os.environ.get("CI"), "promtool is not installed (Debian: apt install prometheus)"
 
-    assert await second.ends() == 0, second.err
+    assert await second.ends() == 1, second.err
     check_summary(second, wearables=1)
+    assert second.err[-1] == "error: No space left on device"
     await second.says(f"port {port} is taken")
     other = (await second.says(r"metrics: http://127\.0\.0\.1:(\d+)/metrics"))[1]
     assert other != port
@@ -127,6 +131,7 @@ async def test_it_runs_beside_another_until_ctrl_c(start: Callable[..., Any], fr
     first.press_ctrl_c()
     assert await first.ends() == 0, first.err
     check_summary(first, wearables=3)
+    assert "wearable-03" in (tmp_path / "demo.svg").read_text(encoding="utf-8")
     assert not [line for line in first.err if "Traceback" in line], first.err
     first.assert_nothing_is_left()
 
