@@ -74,7 +74,7 @@ def broker_settings(
     if password is not None and password_file is not None:
         raise typer.BadParameter("give the password or --password-file, not both")
     secret = password if password_file is None else _first_line(password_file)
-    try:
+    with as_wrong_usage():
         return BrokerSettings(
             host=host,
             port=port,
@@ -86,8 +86,17 @@ def broker_settings(
             key_file=key_file,
             protocol=cast("Any", mqtt),
         )
+
+
+@contextlib.contextmanager
+def as_wrong_usage() -> Iterator[None]:
+    """Settings that refuse an option's value are named by its flag."""
+    try:
+        yield
     except ValidationError as error:
-        raise typer.BadParameter(error.errors(include_input=False)[0]["msg"].removeprefix("Value error, ")) from None
+        first = error.errors(include_input=False)[0]
+        flag = "".join(f"--{name}: ".replace("_", "-") for name in first["loc"])
+        raise typer.BadParameter(flag + first["msg"].removeprefix("Value error, ")) from None
 
 
 def _first_line(file: Path) -> str:

@@ -16,7 +16,15 @@ from device_emulator.link import LinkSettings
 from device_emulator.source import Source
 from gammawear import options
 from gammawear.logs import NOTES as _NOTES
-from gammawear.options import bundle_dirs, parse_axes, port_is_free, run_command, takes_broker, until_stopped
+from gammawear.options import (
+    as_wrong_usage,
+    bundle_dirs,
+    parse_axes,
+    port_is_free,
+    run_command,
+    takes_broker,
+    until_stopped,
+)
 from gammawear.wearables import (
     WearableOptions,
     dataset_sources,
@@ -207,7 +215,9 @@ def gateway_command(
     ] = None,
     per_device: Annotated[bool, typer.Option(help="Series for each device: for small fleets.")] = False,
     batch: Annotated[int, typer.Option(min=1, max=1024, help="Windows that the network takes at once.")] = 64,
-    deadline: Annotated[float, typer.Option(min=0, help="Milliseconds that a window waits for others.")] = 20.0,
+    deadline: Annotated[
+        float, typer.Option(min=0, max=10_000, help="Milliseconds that a window waits for others.")
+    ] = 20.0,
     client_id: Annotated[str, typer.Option(help="Names the session that the broker keeps.")] = "gammawear-gateway",
     seconds: Annotated[float | None, typer.Option(min=0, help="Stop after so long.")] = None,
     as_json: options.AsJson = False,
@@ -227,21 +237,22 @@ def gateway_command(
     from gateway.service import Gateway, GatewaySettings
 
     torch.set_num_threads(1)  # several threads for such small batches only get in each other's way
-    settings = GatewaySettings(
-        broker=broker,
-        client_id=client_id,
-        bundle_dirs=bundle_dirs(bundles),
-        batch_size=batch,
-        batch_deadline_ms=deadline,
-        metrics_port=metrics_port,
-        metrics_address=metrics_address,
-        page_port=_page_port(page_port, page_address) if page else None,
-        page_address=page_address,
-        page_hosts=tuple(page_host or ()),
-        page_token_file=page_token_file,
-        per_device=per_device,
-        previews=previews,
-    )  # fmt: skip
+    with as_wrong_usage():
+        settings = GatewaySettings(
+            broker=broker,
+            client_id=client_id,
+            bundle_dirs=bundle_dirs(bundles),
+            batch_size=batch,
+            batch_deadline_ms=deadline,
+            metrics_port=metrics_port,
+            metrics_address=metrics_address,
+            page_port=_page_port(page_port, page_address) if page else None,
+            page_address=page_address,
+            page_hosts=tuple(page_host or ()),
+            page_token_file=page_token_file,
+            per_device=per_device,
+            previews=previews,
+        )  # fmt: skip
     gateway = Gateway(settings)
     run_command(until_stopped(_announced(gateway), gateway.stop, seconds=seconds))
     summary = gateway.summary()

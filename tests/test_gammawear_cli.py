@@ -223,6 +223,8 @@ def test_an_error_of_ours_keeps_its_traceback(run: Run, monkeypatch: pytest.Monk
         ["demo", "--picture", "x.png"],
         ["wearable", "--air", "0", "--trace", "a.gwtrace", "--part", "bmi270"],
         ["gateway", "--port", "70000"],
+        ["gateway", "--deadline", "1000000"],
+        ["gateway", "--client-id", ""],
         ["train", "har"],
         ["train", "har", "--data", "x", "--bits", "9"],
         ["train", "har", "--data", "x", "--quantizer", "cubic"],
