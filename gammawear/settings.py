@@ -203,6 +203,8 @@ class _Reader:
             raise SettingsError(f"{self._path}: {where} is {'a list' if several else 'one value'}, not {value!r:.60}")
         words = []
         for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, list | dict):
+                raise SettingsError(f"{self._path}: {where} is a list of single values, not of {one!r:.60}")
             if isinstance(one, bool) != bool(option.is_flag):
                 raise SettingsError(f"{self._path}: {where} is {'' if option.is_flag else 'not '}true or false")
             words.append(one if isinstance(one, bool) else str(one))

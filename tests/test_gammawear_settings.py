@@ -110,6 +110,7 @@ def test_paths_are_relative_to_the_file(run: Run, settings_file: Path) -> None:
         ("[gateway]\nmetrics_port = true", "[gateway] metrics_port is not true or false"),
         ("[gateway]\nper_device = 1", "[gateway] per_device is true or false"),
         ("[gateway]\nbundles = 'x'", "[gateway] bundles is a list, not 'x'"),
+        ("[gateway]\nbundles = [['x']]", "[gateway] bundles is a list of single values, not of ['x']"),
         ("[gateway]\nclient_id = ['x']", "[gateway] client_id is one value, not ['x']"),
         ("[gateway.deep]\nx = 1", "[gateway] deep is no setting"),
         ("broker = 1", "broker is a table"),
