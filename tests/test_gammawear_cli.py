@@ -250,6 +250,15 @@ def test_a_taken_metrics_port_is_an_error(run: Run) -> None:
     assert re.fullmatch(rf"error: metrics cannot be served on 127\.0\.0\.1:{port}: .+", err.splitlines()[-1])
 
 
+def test_a_taken_page_port_is_an_error_with_advice_that_the_demo_can_take(run: Run) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        status, _, err = run("demo", "--cameras", "0", "--metrics-port", "0", "--page-port", str(port))
+    assert status == 1
+    sentence = r"the page cannot be served on .+: Address already in use; choose another --page-port, or 0 for any"
+    assert re.fullmatch(f"error: {sentence}", err.splitlines()[-1])
+
+
 # -- what there is ----------------------------------------------------------------------------------------------------
 
 

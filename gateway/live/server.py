@@ -83,6 +83,6 @@ def _listen(address: str, port: int) -> socket.socket:
     except OSError as error:
         listening.close()
         raise PageServerError(
-            f"the page cannot be served on {address}:{port}: {error.strerror}; choose another --page-port, or --no-page"
+            f"the page cannot be served on {address}:{port}: {error.strerror}; choose another --page-port, or 0 for any"
         ) from error
     return listening
