@@ -238,6 +238,8 @@ def check_bundles(folders: Iterable[Path]) -> Iterator[Finding]:
     good = []
     for root in dict.fromkeys((*folders, SHIPPED, SHIPPED_DETECTORS)):
         try:
+            if not root.is_dir():
+                yield Finding("warning", "bundles", f"there is no folder {root}", "create it, or set another")
             activities, detectors = bundle_folders(root), bundle_folders(root, DETECTOR)
         except OSError as error:
             yield Finding("problem", "bundles", f"{root} cannot be listed: {error.strerror}", "check its permissions")

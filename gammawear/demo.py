@@ -125,7 +125,8 @@ def demo_command(
 
     torch.set_num_threads(1)
     _NOTES.print(f"loading {bundle}")
-    loaded = load_bundle(bundle, bundle_dirs(bundles))
+    folders = bundle_dirs(bundles)
+    loaded = load_bundle(bundle, folders)
     watching = camera_count > 0 and not once  # a scene has no end
     looks = load_detector(detector, (*(bundles or ()), SHIPPED_DETECTORS)) if watching else None
     material = None
@@ -154,7 +155,7 @@ def demo_command(
             seconds=seconds,
             once=once,
         ),
-        bundle_dirs(bundles),
+        folders,
     )
     result = run_command(demo.run())
     if material is not None:

@@ -64,8 +64,8 @@ def _look(root: Any, bundles: list[Path] | None, broker: BrokerSettings | None) 
     yield from checks.check_space(Path.cwd())
     ports = _ports(rows)
     yield from checks.check_ports(ports)
-    folders = bundles or _paths(rows["gateway", "bundles"].value) or []
-    yield from checks.check_bundles((*folders, Path("runs")))
+    folders, usual = bundles or _paths(rows["gateway", "bundles"].value), Path("runs")
+    yield from checks.check_bundles((*folders, usual) if usual.is_dir() else folders)
     yield asyncio.run(link_checks.check_bluetooth())
     if broker is None:
         return

@@ -20,6 +20,7 @@ import typer
 from pydantic import SecretStr, ValidationError
 
 from gammawear.completion import bundle_names, part_names
+from gammawear.logs import NOTES as _NOTES
 from gammawear.settings import PASSWORD, SettingsError
 from protocol.broker_settings import BrokerSettings
 from quantization.errors import SensorError
@@ -141,6 +142,10 @@ def bundle_dirs(folders: list[Path] | None) -> tuple[Path, ...]:
     """Folders of bundles: the given ones and those that ship."""
     from models.bundle_files import SHIPPED
 
+    for folder in folders or ():
+        with contextlib.suppress(PermissionError):  # who lists it says so
+            if not folder.is_dir():
+                _NOTES.print(f"--bundles: there is no folder {folder}", soft_wrap=True, highlight=False, markup=False)
     return (*(folders or ()), SHIPPED)
 
 

@@ -153,7 +153,7 @@ async def test_a_gateway_of_ours_is_left_alone(mosquitto: Mosquitto) -> None:
 
 
 def test_a_damaged_bundle_is_a_problem(tmp_path: Path) -> None:
-    (shipped,) = check_bundles([tmp_path / "absent"])
+    (shipped,) = check_bundles([])
     assert shipped.level == "ok"
     assert "wrist6@2" in shipped.text
     for number, torn in ((7, MODEL_FILE), (8, CODEBOOK_FILE), (9, "manifest.json")):
@@ -166,6 +166,17 @@ def test_a_damaged_bundle_is_a_problem(tmp_path: Path) -> None:
     assert levels(found) == ["problem", "problem", "problem", "ok"]
     for number, finding in zip((7, 8, 9), found, strict=False):
         assert f"wrist6@{number}" in finding.text
+
+
+def test_a_folder_that_is_not_there_is_a_warning(run: Run, tmp_path: Path) -> None:
+    absent = tmp_path / "typo"
+    missing, shipped = check_bundles([absent])
+    assert (missing.level, missing.text, shipped.level) == ("warning", f"there is no folder {absent}", "ok")
+    _, out, _ = run("doctor", "--bundles", str(absent), "--no-connect")
+    assert "there is no folder" in out
+    assert "folder runs" not in out
+    status, _, err = run("gateway", "--bundles", str(absent), "--seconds", "0", "--metrics-port", "0", "--no-page")
+    assert (status, err.splitlines()[0]) == (0, f"--bundles: there is no folder {absent}")
 
 
 # -- Bluetooth --------------------------------------------------------------------------------------------------------
