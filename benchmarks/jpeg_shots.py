@@ -52,7 +52,7 @@ class JpegShots(Shots):
     quality: int | None = None
     """1 to 95; None draws one within :data:`TRAINED` for every shot."""
 
-    def describe(self) -> list[float]:
+    def describe(self) -> list[object]:
         """What tells these shots from others."""
         return [*super().describe(), float(self.quality or -1)]
 

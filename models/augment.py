@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from models.resample import Segment
+from models.training import digest_of
 from models.windows import UNLABELLED
 from quantization.codebook import RATE_TOLERANCE
 from quantization.errors import TrainingError
@@ -96,8 +97,8 @@ class Crops:
 
     def describe(self) -> list[object]:
         """What tells these crops from others; fit for JSON."""
-        seen = [len(self._values), float(self._values.double().sum()), int(self._label.sum())]
-        return [*seen, self._length, self._per_epoch, self._classes, asdict(self._augment)]
+        seen = digest_of((self._values.numpy(), self._label.numpy()))
+        return [seen, self._length, self._per_epoch, self._classes, asdict(self._augment)]
 
     def batches(self, size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """One epoch of (values ``[B, T, C]``, truth ``[B]``); unlabelled crops have truth -1, background -2."""

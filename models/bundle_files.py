@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
@@ -195,12 +196,15 @@ def write_files(folder: Path, manifest: ManifestBase, codebook: Codebook, model:
     target = folder / manifest.reference
     if target.exists():
         raise BundleError(f"{target} exists; a version is never overwritten, give the next number")
-    target.mkdir(parents=True)
-    codebook.save(target / CODEBOOK_FILE)
-    (target / CARD_FILE).write_text(card, encoding="utf-8")
-    (target / MODEL_FILE).write_bytes(model)
-    # The manifest comes last: a folder without one is not a bundle, so none is ever seen half-written.
-    (target / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    # Under another name until it is whole: none is ever seen half-written, and what is left of one takes no number.
+    partial = folder / f".{manifest.reference}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    codebook.save(partial / CODEBOOK_FILE)
+    (partial / CARD_FILE).write_text(card, encoding="utf-8")
+    (partial / MODEL_FILE).write_bytes(model)
+    (partial / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    partial.replace(target)
     return target
 
 

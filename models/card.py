@@ -69,10 +69,11 @@ def _scores(bundle: Bundle) -> str:
             f"- in packets of 1 s: {scores.payload_bits:.2f} bits a sample and channel, {scores.all_in_bits:.2f} with "
             f"headers, which is {hz * scores.all_in_bits:.0f} bits a second and channel\n"
         )
+    pure = "" if scores.macro_f1_pure is None else f", on windows of one activity {scores.macro_f1_pure:.3f}"
     return f"""## Scores
 
 {scores.protocol}; scoring rule `{scores.scoring_rule}`, {scores.windows} windows.
 
-- macro-F1 {scores.macro_f1:.3f}, on windows of one activity {scores.macro_f1_pure:.3f}; accuracy {scores.accuracy:.3f}
+- macro-F1 {scores.macro_f1:.3f}{pure}; accuracy {scores.accuracy:.3f}
 - answered `unknown`: {scores.unknown_share:.1%}
 {bandwidth}"""

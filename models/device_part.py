@@ -55,7 +55,8 @@ class Scores(Strict):
     protocol: str
     macro_f1: float
     accuracy: float
-    macro_f1_pure: float
+    macro_f1_pure: float | None
+    """On windows of one activity; None where there were none."""
     windows: int
     subjects: int
     unknown_share: float

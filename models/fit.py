@@ -25,6 +25,7 @@ from models.har import HarNetwork
 from models.scores import Scores, score
 from models.training import (
     averaging,
+    digest_of,
     load_optimizer,
     optimizer_tensors,
     pace,
@@ -285,7 +286,7 @@ def _fingerprint(
     """Names everything that a checkpoint must agree with; ``model`` as it starts."""
     curve = {name: tensor.tolist() for name, tensor in model.quantizer.state_dict().items()}
     kind = [type(model.quantizer).__name__, *(getattr(model.quantizer, name, None) for name in ("bits", "variant"))]
-    judged = None if validation is None else [len(validation), float(validation.values.sum(dtype=float))]
+    judged = None if validation is None else digest_of((validation.values, validation.truth))
     parts = [
         *(asdict(settings), kind, curve, model.network.config.to_dict()),
         *(crops.describe(), judged, sensor.to_dict()),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import logging
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -30,6 +32,8 @@ from quantization.errors import BundleError, TrainingError
 from quantization.gamma import FixedQuantizer, GammaQuantizer, Init, Quantizer, Unquantized
 from quantization.rivals import LsqQuantizer, ThresholdQuantizer
 from quantization.sensor import Sensor
+
+logger = logging.getLogger(__name__)
 
 QuantizerKind = Literal["gamma", "gamma-paper", "lsq", "thresholds", "linear", "mu-law", "lloyd-max", "none"]
 LEARNED: Final = ("gamma", "gamma-paper", "lsq", "thresholds")
@@ -220,8 +224,15 @@ def _check(
     except BundleError as error:
         hint = f"a window of {task.window_s:g} s at {task.rate_hz:g} Hz has {task.window} samples"
         raise TrainingError(f"{error}: {hint}; give a longer --window or a higher --rate") from error
-    if not (windows_of(task, material, subjects[2]).truth >= 0).any():
-        raise TrainingError(f"no window of the test {task.split_by}s {', '.join(subjects[2])} is labelled")
+    for part, whose in zip(("training", "validation", "test"), subjects, strict=True):
+        if not (windows_of(task, material, whose).truth >= 0).any():
+            raise TrainingError(f"no window of the {part} {task.split_by}s {', '.join(whose)} is labelled")
+    learned = {index for segment in material.of(subjects[0]) for index in np.unique(segment.label).tolist()}
+    never = [label for index, label in enumerate(material.labels) if index not in learned]
+    if never:
+        logger.warning(
+            "nobody who trains does %s, so nothing is learned of it: record it with more people", ", ".join(never)
+        )
     fields = _manifest(task, material, settings, name, version, subjects, 0, 0.0)
     check_before_training(Manifest, {**fields, "network": {}, "sensor": {}})
 
@@ -236,11 +247,14 @@ def _refit(
     checkpoint: Path | None,
 ) -> Trained:
     """Train anew on training and validation subjects, for as long as it was useful the first time."""
-    epochs = max(first.epoch, settings.fit.epochs // 2)
-    again = replace(settings, fit=replace(settings.fit, epochs=epochs, patience=0))
+    again = replace(settings, fit=replace(settings.fit, epochs=_refit_epochs(settings, first.epoch), patience=0))
     place = None if checkpoint is None else _beside(checkpoint)
     everyone = [*first.train, *first.validation]
     return fit_once(task, material, again, everyone, [], report=report, checkpoint=place)
+
+
+def _refit_epochs(settings: TrainSettings, kept: int) -> int:
+    return max(kept, settings.fit.epochs // 2)
 
 
 def _beside(checkpoint: Path) -> Path:
@@ -316,6 +330,7 @@ def _manifest(
             "bits": settings.codebook.bits if settings.codebook else settings.bits,
             "refit": settings.refit,
             "kept_epoch": epoch,
+            "refit_epochs": _refit_epochs(settings, epoch) if settings.refit else None,
             **asdict(settings.fit),
             "augment": asdict(settings.augment),
         },
@@ -330,7 +345,7 @@ def _scores(bundle: Bundle, material: Material, subjects: list[str], settings: T
         protocol=f"{who}; one model, seed {settings.fit.seed}",
         macro_f1=round(report.scores.macro_f1, 4),
         accuracy=round(report.scores.accuracy, 4),
-        macro_f1_pure=round(float(np.nan_to_num(report.scores.macro_f1_pure)), 4),
+        macro_f1_pure=None if math.isnan(report.scores.macro_f1_pure) else round(report.scores.macro_f1_pure, 4),
         windows=report.scores.windows,
         subjects=len(subjects),
         unknown_share=round(report.unknown_share, 4),

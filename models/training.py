@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -45,6 +48,15 @@ def averaging(decay: float) -> _UpdateAverage:
             mean.lerp_(current, 1 - min(decay, (1 + n) / (10 + n)))
 
     return update
+
+
+def digest_of(arrays: Iterable[NDArray[Any]]) -> str:
+    """SHA-256 of the types, shapes and bytes of arrays: what a checkpoint was trained on is all of it."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

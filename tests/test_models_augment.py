@@ -1,6 +1,6 @@
 """Training crops: what they may vary, and what they may not."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -155,6 +155,7 @@ def test_description_tells_crops_apart():
         Crops(segments(), length=20, stride=6, classes=3, augment=NONE),
         Crops(segments(), length=20, stride=5, classes=4, augment=NONE),
         Crops(segments(seed=1), length=20, stride=5, classes=3, augment=NONE),
+        Crops([replace(s, label=s.label[::-1]) for s in segments()], length=20, stride=5, classes=3, augment=NONE),
         crops(NONE, background=segments(seed=2)),
     ]
     assert len({str(one.describe()) for one in made}) == len(made)

@@ -1,5 +1,6 @@
 """Bundles as folders, of whichever kind: what is written is what is read, nothing else is, and each is found."""
 
+import errno
 import hashlib
 import json
 import shutil
@@ -108,6 +109,19 @@ def test_a_network_can_be_stored_with_shorter_numbers(tmp_path):
         "1.running_var": torch.float16,
         "1.num_batches_tracked": torch.int64,
     }
+
+
+def test_one_that_was_never_written_whole_takes_no_number(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(Path, "write_bytes", full)
+        with pytest.raises(OSError, match="No space"):
+            write(tmp_path)
+    assert bundle_folders(tmp_path, None) == []
+    assert next_version([tmp_path], "tiny") == 1
+    assert [path.name for path in write(tmp_path).parent.iterdir()] == ["tiny@1"]
 
 
 def test_a_version_is_never_overwritten(bundle):

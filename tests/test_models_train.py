@@ -131,6 +131,62 @@ def test_a_stopped_training_goes_on(trained, material, tmp_path):
     assert (folder / "model.safetensors").read_bytes() == (trained[0] / "model.safetensors").read_bytes()
 
 
+def relabelled(folder: Path, subject: int, change: dict[str, str]) -> None:
+    path = folder / f"p{subject}_kitchen.csv"
+    rows = [line.rpartition(",") for line in path.read_text().splitlines()]
+    path.write_text("".join(f"{values},{change.get(label, label)}\n" for values, _, label in rows))
+
+
+SWAPPED = {"stir": "hammer", "hammer": "stir"}
+TEST, VALIDATION, TRAINED = 0, 2, 3
+"""Of four people: who does what."""
+
+
+@pytest.mark.parametrize("subject", [VALIDATION, TRAINED])
+def test_a_training_does_not_go_on_with_other_labels(tmp_path, subject):
+    folder = write_recordings(tmp_path / "own")
+    common = {"name": "mine", "version": 1, "out": tmp_path, "checkpoint": tmp_path / "here.safetensors"}
+
+    def stop(_: Epoch) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_bundle(TASK, load_material(TASK, folder), SETTINGS, **common, report=stop)
+    relabelled(folder, subject, SWAPPED)
+    with pytest.raises(TrainingError, match="other settings or data"):
+        train_bundle(TASK, load_material(TASK, folder), SETTINGS, **common)
+
+
+@pytest.mark.parametrize(
+    ("subjects", "whose"), [([TEST], "test"), ([VALIDATION], "validation"), ([1, TRAINED], "training")]
+)
+def test_people_without_labels_are_refused_before_any_training(tmp_path, subjects, whose):
+    folder = write_recordings(tmp_path / "own")
+    for subject in subjects:
+        relabelled(folder, subject, {"stir": "", "hammer": ""})
+    with pytest.raises(TrainingError, match=rf"no window of the {whose} subjects p{subjects[0]}.* is labelled"):
+        train_bundle(TASK, load_material(TASK, folder), SETTINGS, name="mine", version=1, out=tmp_path)
+
+
+def test_what_nobody_does_who_trains_is_said(tmp_path, caplog):
+    folder = write_recordings(tmp_path / "own")
+    relabelled(folder, TEST, {"stir": "whisk"})
+    train_bundle(TASK, load_material(TASK, folder), SETTINGS, name="mine", version=1, out=tmp_path)
+    assert "nobody who trains does whisk" in caplog.text
+
+
+def test_without_a_pure_window_there_is_no_score_on_them(tmp_path):
+    folder = write_recordings(tmp_path / "own")
+    path = folder / f"p{TEST}_kitchen.csv"
+    head, *rows = path.read_text().splitlines()
+    turns = [f"{row.rpartition(',')[0]},{('stir', 'hammer')[k // 15 % 2]}\n" for k, row in enumerate(rows)]
+    path.write_text(head + "\n" + "".join(turns))
+    written, bundle = train_bundle(TASK, load_material(TASK, folder), SETTINGS, name="mine", version=1, out=tmp_path)
+    assert bundle.manifest.scores.macro_f1_pure is None
+    assert "of one activity" not in (written / "README.md").read_text()
+    assert load_bundle(written).manifest == bundle.manifest
+
+
 def test_a_frozen_codebook_stays_byte_for_byte(trained, material, tmp_path):
     """Devices in the field go on as they are: the better network has their digest."""
     book = trained[1].codebook
@@ -168,6 +224,7 @@ def test_refit_uses_the_validation_subjects_too(material, tmp_path):
     settings = replace(SETTINGS, refit=True, fit=replace(SETTINGS.fit, epochs=2))
     train_bundle(TASK, material, settings, name="mine", version=1, out=tmp_path, report=epochs.append)
     assert [epoch.validation is None for epoch in epochs] == [False, False, True, True]
+    assert load_bundle(tmp_path / "mine@1").manifest.training["refit_epochs"] == 2
 
 
 def test_the_reference_makes_no_bundle(material, tmp_path):

@@ -83,6 +83,9 @@ def test_classes_meet_by_name():
         report_of(bundle, [two], ("bird", "Car"))
     with pytest.raises(DatasetError, match="none of 1 pictures has a box of person"):
         report_of(bundle, [replace(two, boxes=two.boxes[:1], labels=np.array([0]))], ("bird", "car"))
+    specks = replace(two, boxes=np.array([[4, 4, 4.2, 4.2]] * 2, np.float32))
+    with pytest.raises(DatasetError, match=r"none of 1 pictures has a box of person.* that can be seen"):
+        report_of(bundle, [specks], ("bird", "car"))
     with pytest.raises(DatasetError, match="none of 0 pictures"):
         report_of(bundle, [], ("car",))
 

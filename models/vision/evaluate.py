@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.vision.bundle import DetectorBundle
 from models.vision.detector import Detections, decode
@@ -123,10 +124,9 @@ def evaluate_detector(
             "names must be the same"
         )
     matched = _matched(views, classes, known)
-    objects = _count(matched, len(known))
-    if not sum(objects):
-        raise DatasetError(f"none of {len(matched)} pictures has a box of {', '.join(known)}")
-    everything = _count(views, len(classes))
+    none = DatasetError(f"none of {len(matched)} pictures has a box of {', '.join(known)} that can be seen")
+    if not any(len(view.labels) for view in matched):
+        raise none
     shots = Shots(
         matched,
         gain=_gain(bundle, matched, as_trained=as_trained),
@@ -134,6 +134,11 @@ def evaluate_detector(
         width=bundle.manifest.width,
         height=bundle.manifest.height,
     )
+    # As photographed: of a box that is too small nothing is left there.
+    objects = _count((shots.plain(index).labels for index in range(len(matched))), len(known))
+    if not sum(objects):
+        raise none
+    everything = _count((view.labels for view in views), len(classes))
     return DetectionReport(
         bundle=bundle.reference,
         dataset=dataset,
@@ -161,9 +166,9 @@ def parse_lights(text: str) -> list[float]:
     return lights
 
 
-def _count(views: Sequence[View], classes: int) -> list[int]:
+def _count(labels: Iterable[NDArray[np.int64]], classes: int) -> list[int]:
     """Boxes of each class."""
-    return sum((np.bincount(view.labels, minlength=classes) for view in views), np.zeros(classes, int)).tolist()
+    return sum((np.bincount(one, minlength=classes) for one in labels), np.zeros(classes, int)).tolist()
 
 
 def _matched(views: Sequence[View], classes: Sequence[str], known: Sequence[str]) -> list[View]:

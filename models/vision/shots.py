@@ -8,7 +8,7 @@ done before the filter array, so that the mosaic's colours stay where they belon
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final
 
 import numpy as np
@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from models.training import digest_of
 from models.vision.pictures import Boxes, Picture
 from models.vision.unprocess import Camera, linearised
 from quantization.exposure import Light, Noise, demosaiced, expose
@@ -168,13 +169,11 @@ class Shots:
         self._width = width
         self._height = height
 
-    def describe(self) -> list[float]:
-        """What tells these shots from others."""
-        sums = [float(one.sum(dtype=float)) for view in self.views for one in (view.linear, view.boxes, view.labels)]
-        sums += [float(view.camera.gains.sum(dtype=float)) for view in self.views if view.camera is not None]
-        varied = self._variation
-        how = [*varied.exposures, varied.dusk_share, *varied.zooms, varied.shift]
-        return [self._seed, self._gain, self._width, self._height, *how, *sums]
+    def describe(self) -> list[object]:
+        """What tells these shots from others; fit for JSON."""
+        seen = digest_of(one for view in self.views for one in (view.linear, view.boxes, view.labels))
+        cameras = digest_of(view.camera.gains for view in self.views if view.camera is not None)
+        return [self._seed, self._gain, self._width, self._height, asdict(self._variation), seen, cameras]
 
     def varied(self, index: int, epoch: int) -> Shot:
         """A view as training sees it in one epoch: another window, camera, exposure and noise each time."""
