@@ -217,8 +217,6 @@ class Fit:
             batches += 1
         if not math.isfinite(total):
             raise TrainingError("the loss is no longer finite; try a smaller learning rate")
-        for mean, current in zip(self._average.module.buffers(), self._model.buffers(), strict=True):
-            mean.copy_(current)  # batch statistics are averages already
         return total / max(1, batches)
 
     def _loss(self, logits: Tensor, truth: Tensor) -> Tensor:
