@@ -227,6 +227,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "detection-120-differences": lambda: detection_tables.differences(_long_detection(120)),
     "detection-120-bytes": lambda: detection_tables.sizes(_long_detection(120)),
     "detection-240-epochs": lambda: detection_tables.scores(_long_detection(240), "penn_fudan"),
+    "detection-240-differences": lambda: detection_tables.differences(_long_detection(240)),
+    "detection-240-bytes": lambda: detection_tables.sizes(_long_detection(240)),
     "detection-bytes": lambda: detection_tables.sizes(detection()),
     "frame-coders": lambda: detection_tables.frame_coders(_load("frame_bytes.json")),
     "frame-jpegs": lambda: detection_tables.frame_jpegs(_load("frame_bytes.json")),
