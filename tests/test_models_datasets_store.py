@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import pytest
 from dataset_files import SP_SW_FILES, make_zip, sp_sw_csv
 
@@ -26,6 +28,35 @@ def test_damaged_member(tmp_path):
     assert DATASETS["sp_sw_har"].subjects(tmp_path / "a.zip") == ("s1",)
     with pytest.raises(DatasetError, match=r"s1_1_sw\.csv: cannot be read"):
         load("sp_sw_har", tmp_path / "a.zip")
+
+
+UTF8_NAME = make_zip({"s1_1_swé.csv": b"x"})
+"""Its member's name stands in the file twice: before the member, and in the directory at the end."""
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_names_that_are_no_text(tmp_path, times):
+    (tmp_path / "a.zip").write_bytes(UTF8_NAME.replace("é".encode(), b"\xc3(", times))
+    with pytest.raises(DatasetError, match=r"a\.zip"), store.Store(tmp_path / "a.zip") as opened:
+        opened.entries[0].read()
+
+
+def test_a_member_beyond_any_file(tmp_path):
+    extra = struct.pack("<HHQ", 1, 8, 2**63)  # Zip64: where the member begins
+    at = UTF8_NAME.index(b"PK\1\2")
+    record = bytearray(UTF8_NAME[at : UTF8_NAME.index(b"PK\5\6")])
+    record[30:32], record[42:46] = struct.pack("<H", len(extra)), b"\xff" * 4
+    end = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 1, 1, len(record) + len(extra), at, 0)
+    (tmp_path / "a.zip").write_bytes(UTF8_NAME[:at] + record + extra + end)
+    with store.Store(tmp_path / "a.zip") as opened, pytest.raises(DatasetError, match=r"a\.zip:.*cannot be read"):
+        opened.entries[0].read()
+
+
+def test_a_member_without_a_name_is_none(tmp_path):
+    files = make_zip({"!.csv": b"x", "s1_1_sw.csv": sp_sw_csv(0)})
+    (tmp_path / "a.zip").write_bytes(files.replace(b"!.csv", b"\0.csv"))  # a name ends at a zero
+    with store.Store(tmp_path / "a.zip") as opened:
+        assert [entry.path for entry in opened.entries] == ["s1_1_sw.csv"]
 
 
 def test_member_that_climbs_out_stays_inside(tmp_path):

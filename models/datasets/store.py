@@ -30,8 +30,16 @@ MAX_INNER_ARCHIVE_BYTES: Final = 4 << 30
 MAX_FILES: Final = 200_000
 """More files than this under one folder is somebody's home directory, not a data set."""
 
-_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, NotImplementedError, RuntimeError)
-# RuntimeError: zipfile's answer to a password; NotImplementedError: a compression that it does not know.
+_ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    OSError,
+    NotImplementedError,  # a compression that zipfile does not know
+    RuntimeError,  # its answer to a password
+    ValueError,  # and to a name that is marked as UTF-8 and is none, or a place beyond any file
+)
 
 
 @dataclass(frozen=True)
@@ -146,23 +154,24 @@ class Store:
         left = MAX_INNER_ARCHIVE_BYTES
         try:
             with entry.open() as stream:
-                while block := stream.read(1 << 20):
+                while left >= 0 and (block := stream.read(1 << 20)):
                     left -= len(block)
-                    if left < 0:
-                        raise DatasetError(f"{entry.where}: larger than {MAX_INNER_ARCHIVE_BYTES} bytes when unpacked")
                     spool.write(block)
         except _ZIP_ERRORS as error:
             raise DatasetError(f"{entry.where}: cannot be read: {error}") from error
+        if left < 0:
+            raise DatasetError(f"{entry.where}: larger than {MAX_INNER_ARCHIVE_BYTES} bytes when unpacked")
         spool.seek(0)
         return spool
 
     def _archive_entries(self, source: Path | IO[bytes], where: str, prefix: str) -> list[Entry]:
         try:
             archive = self._resources.enter_context(zipfile.ZipFile(source))
+            named = [info for info in archive.infolist() if info.filename]
+            members = [info for info in named if not info.is_dir() and not _is_clutter(info.filename)]
         except _ZIP_ERRORS as error:
             self._resources.close()
             raise DatasetError(f"{where}: not a usable zip archive: {error}") from error
-        members = [info for info in archive.infolist() if not info.is_dir() and not _is_clutter(info.filename)]
         if len(members) > MAX_FILES:
             raise DatasetError(f"{where}: {len(members)} files; a data set has fewer than {MAX_FILES}")
         prefix = f"{prefix}/" if prefix else ""
