@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 import pytest
-from dataset_files import SP_SW_FILES, make_zip, sp_sw_csv
+from dataset_files import SP_SW_FILES, make_zip, sp_sw_csv, write
 
 from models.datasets import DATASETS, detect, load, store
 from quantization.errors import DatasetError
@@ -79,6 +79,19 @@ def test_sizes_are_bounded(tmp_path, monkeypatch):
         detect(tmp_path / "a.zip")
     with pytest.raises(DatasetError, match="files"):
         detect(tmp_path)
+
+
+def test_a_large_file_is_read_from_a_folder_only(tmp_path):
+    """A small archive would fill the memory of whoever trains on it."""
+    size = store.MAX_MEMBER_BYTES + 1
+    head = b"t_s,acc_x,acc_y,acc_z\n"
+    write(tmp_path / "folder", {"anna_1.csv": head.ljust(size)})
+    (tmp_path / "a.zip").write_bytes(make_zip({"anna_1.csv": head.ljust(size)}))
+    assert (tmp_path / "a.zip").stat().st_size < 2**17
+    with store.Store(tmp_path / "folder") as opened:
+        assert len(opened.entries[0].read()) == size
+    with pytest.raises(DatasetError, match=r"anna_1\.csv: larger than 67108864 bytes; unpack the archive"):
+        load("own", tmp_path / "a.zip")
 
 
 def test_inner_archive_that_is_none(tmp_path):

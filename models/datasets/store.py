@@ -21,8 +21,12 @@ from typing import IO, Final
 
 from quantization.errors import DatasetError
 
-MAX_MEMBER_BYTES: Final = 1 << 30
-"""The largest single file that is read. The largest file of a known data set has 5 MB."""
+MAX_FILE_BYTES: Final = 1 << 30
+"""The largest single file that is read from a folder: a few days of somebody's own recording."""
+
+MAX_MEMBER_BYTES: Final = 64 << 20
+"""The largest one that is read from an archive, where it costs its sender a thousandth, and its reader twenty times as
+much to parse. The largest file of a known data set has 5 MB."""
 
 MAX_INNER_ARCHIVE_BYTES: Final = 4 << 30
 """The largest archive inside an archive. WISDM's, the only one we know, has about 0.3 GB."""
@@ -58,11 +62,23 @@ class Entry:
     open: Callable[[], IO[bytes]]
     file: Path | None = None
 
-    def read(self, limit: int = MAX_MEMBER_BYTES) -> bytes:
-        """All bytes of the file. :class:`DatasetError` when there are more than ``limit``, or when it is damaged."""
+    def read(self, limit: int | None = None) -> bytes:
+        """All bytes of the file.
+
+        Args:
+            limit: refuses a larger file; None takes what its place allows.
+
+        Raises:
+            DatasetError: larger, or damaged.
+        """
+        advice = "that is no file of a data set"
+        if limit is None and self.file is None:
+            limit, advice = MAX_MEMBER_BYTES, "unpack the archive and give the folder"
+        elif limit is None:
+            limit = MAX_FILE_BYTES
         data = self.head(limit + 1)
         if len(data) > limit:
-            raise DatasetError(f"{self.where}: larger than {limit} bytes when unpacked; that is no file of a data set")
+            raise DatasetError(f"{self.where}: larger than {limit} bytes; {advice}")
         return data
 
     def head(self, size: int) -> bytes:
