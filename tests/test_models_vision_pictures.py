@@ -155,6 +155,14 @@ def header_of(kind: str, width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunks
 
 
+def without_palette() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("P", (12, 8)).save(buffer, "PNG", transparency=0)
+    data = buffer.getvalue()
+    start = data.index(b"PLTE") - 4
+    return data[:start] + data[start + 12 + int.from_bytes(data[start : start + 4]) :]
+
+
 DAMAGED = {
     "empty": b"",
     "text": b"not found",
@@ -164,6 +172,7 @@ DAMAGED = {
     "PNG with a wrong sum": picture("PNG").replace(b"IHDR\x00\x00\x00\x0c", b"IHDR\x00\x00\x00\x0d"),
     "JPEG without its end": picture("JPEG", 64, 64)[:-400],
     "JPEG without pixels": picture("JPEG")[:100],
+    "PNG without its palette": without_palette(),
     "PNG of no pixel": header_of("PNG", 0, 0),
     **{
         f"{kind} of {side} x {side}": header_of(kind, side, side)

@@ -27,6 +27,7 @@ _UNREADABLE: Final = (
     OSError,
     SyntaxError,
     ValueError,
+    AssertionError,  # Pillow's answer to a palette that is not there
     # What Pillow says of the largest by itself; the warning, where warnings are errors.
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,
@@ -145,7 +146,7 @@ def decoded_picture(data: bytes, where: str) -> NDArray[np.uint8]:
                 srgb = image.convert("RGB")
                 return np.asarray(srgb if turn is None else srgb.transpose(turn))
     except _UNREADABLE as error:
-        raise DatasetError(f"{where}: not a picture that can be read: {error}") from error
+        raise DatasetError(f"{where}: not a picture that can be read: {str(error) or 'damaged'}") from error
 
 
 def checked_boxes(
