@@ -182,26 +182,46 @@ def test_lists_that_do_not_split(tmp_path, split, said):
 
 # -- what is left out, and said ---------------------------------------------------------------------------------------
 
-BOXES = {
+UNREADABLE = {
     "nan": [math.nan, 1, 5, 5],
     "infinite": [math.inf, 1, 5, 5],
     "all infinite": [-math.inf, 1, math.inf, 5],
     "beyond float": [10**400, 1, 5, 5],
-    "no width": [5, 5, 0, 5],
-    "negative": [5, 5, -3, 5],
-    "outside": [100, 5, 3, 5],
     "three": [5, 5, 3],
     "text": ["5", "5", "3", "3"],
     "yes": [True, True, True, True],
     "none": None,
     "object": {"left": 1},
     "nested": [[1, 2, 3, 4]],
-    "shares": [0.1, 0.1, 0.3, 0.3],
 }
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"bbox": box} for box in UNREADABLE.values()),
+        {"category_id": 99}, {"category_id": None}, {"category_id": [1]}, {"category_id": math.nan}, {"iscrowd": 1},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_picture_with_a_box_that_cannot_be_read_is_left_out(tmp_path, change):
+    """Without the box it would teach that nothing is there, and test a right detection as a false one."""
+    files = coco_files(5)
+    changed = document(files)
+    changed["annotations"].append({"image_id": 10, "category_id": 1, "bbox": [1, 1, 8, 8]} | change)
+    found = read_own(write(tmp_path, with_document(files, changed)))
+    assert [one.path for one in found.pictures] == [f"images/{n}.png" for n in range(1, 5)]
+    assert len(found.problems) == 1
+    assert "left out a picture" in found.problems[0]
+    assert "images/0.png" in found.problems[0]
+    assert "annotations[10]" in found.problems[0]
+
+
+BOXES = {"no width": [5, 5, 0, 5], "negative": [5, 5, -3, 5], "outside": [100, 5, 3, 5], "shares": [0.1, 0.1, 0.3, 0.3]}
+
+
 @pytest.mark.parametrize("name", BOXES)
-def test_boxes_that_make_no_sense(tmp_path, name):
+def test_boxes_without_an_area(tmp_path, name):
     files = coco_files(5)
     changed = document(files)
     changed["annotations"].append({"image_id": 10, "category_id": 1, "bbox": BOXES[name]})
@@ -211,18 +231,11 @@ def test_boxes_that_make_no_sense(tmp_path, name):
     assert found.pictures[0].view.boxes.tolist() == [[4, 5, 14, 25], [20, 3, 38, 28]]
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"category_id": 99}, {"category_id": None}, {"category_id": [1]}, {"category_id": math.nan}, {"image_id": 9},
-        {"image_id": "10"}, {"image_id": {}}, {"iscrowd": 1},
-    ],
-    ids=str,
-)  # fmt: skip
-def test_boxes_of_nothing(tmp_path, change):
+@pytest.mark.parametrize("image", [9, "10", {}], ids=str)
+def test_boxes_of_no_picture(tmp_path, image):
     files = coco_files(5)
     changed = document(files)
-    changed["annotations"].append({"image_id": 10, "category_id": 1, "bbox": [1, 1, 8, 8]} | change)
+    changed["annotations"].append({"image_id": image, "category_id": 1, "bbox": [1, 1, 8, 8]})
     found = read_own(write(tmp_path, with_document(files, changed)))
     assert len(found.problems) == 1
     assert "left out annotations[10]" in found.problems[0]
@@ -232,15 +245,32 @@ def test_boxes_of_nothing(tmp_path, change):
 @pytest.mark.parametrize(
     "line",
     ["2 .5 .5 .1 .1", "-1 .5 .5 .1 .1", "0 .5 .5 .1", "0 nan .5 .1 .1", "cup .5 .5 .1 .1", "0 20 15 10 10",
-     "0.0 1 1 1 1", "0 .5 .5 .1 .1 .9", "0 .5 .5 0 .1", "0 inf inf inf inf", "9" * 5000 + " .5 .5 .1 .1", "\0"],
+     "0.0 1 1 1 1", "0 .5 .5 .1 .1 .9", "0 inf inf inf inf", "9" * 5000 + " .5 .5 .1 .1", "\0"],
 )  # fmt: skip
-def test_yolo_lines_that_make_no_sense(tmp_path, line):
+def test_a_picture_with_a_yolo_line_that_cannot_be_read_is_left_out(tmp_path, line):
     files = as_yolo(coco_files(5))
     files["labels/0.txt"] += b"\n\n" + line.encode()
     found = read_own(write(tmp_path, files))
+    assert [one.path for one in found.pictures] == [f"images/{n}.png" for n in range(1, 5)]
     assert len(found.problems) == 1, found.problems
-    assert "labels/0.txt" in found.problems[0]
+    assert "left out a picture" in found.problems[0]
+    assert "labels/0.txt:4" in found.problems[0]
+
+
+def test_a_yolo_box_without_an_area(tmp_path):
+    files = as_yolo(coco_files(5))
+    files["labels/0.txt"] += b"\n0 .5 .5 0 .1"
+    found = read_own(write(tmp_path, files))
+    assert len(found.problems) == 1, found.problems
+    assert "labels/0.txt: left out a box" in found.problems[0]
     assert len(found.pictures[0].view.boxes) == 2
+
+
+def test_polygons_alone_are_said(tmp_path):
+    """What a label tool writes for segmentation."""
+    polygons = {f"labels/{n}.txt": b"0 .1 .1 .4 .1 .4 .4" for n in range(3)}
+    with pytest.raises(DatasetError, match=r"none of 3 pictures has a box that can be read: .*0\.txt:1: '0 .1"):
+        read_own(write(tmp_path, as_yolo(coco_files(3)) | polygons))
 
 
 def rotated(orientation):

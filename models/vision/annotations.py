@@ -7,12 +7,14 @@ in pixels).
 **YOLO**: ``<picture>.txt`` with a line for each object (number of the class from 0; middle, width and height as shares
 of the picture's sides: ``0 0.5 0.5 0.2 0.1``), and one ``classes.txt`` with a name a line.
 
-A box that makes no sense is left out and reported. A file that is not what it should be is refused: where its form is
-wrong, its boxes are not to be trusted either. File names in it are only looked up in the listing of what is there.
+A box that cannot be read makes its picture unusable: without it, training would teach that nothing is there. A file
+that is not what it should be is refused: where its form is wrong, its boxes are not to be trusted either. File names in
+it are only looked up in the listing of what is there.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -78,6 +80,7 @@ class Drawn:
         size: width and height that the file states for the picture; None where it does not.
         objects: boxes left, top, right, bottom; in pixels, or as shares of the picture's sides.
         shares: which of the two.
+        unreadable: the first box that could not be read, and why; there are no objects then. None: all could.
     """
 
     path: str
@@ -85,6 +88,7 @@ class Drawn:
     size: tuple[int, int] | None
     objects: Objects
     shares: bool
+    unreadable: str | None = None
 
 
 class Classes:
@@ -121,7 +125,7 @@ def coco(entry: Entry, files: Mapping[str, Entry], classes: Classes, problems: l
         entry: the file.
         files: what there is, by path.
         classes: gets the categories that an annotation uses.
-        problems: gets a line for each picture and box that is left out.
+        problems: gets a line for each picture that is not there, and for each box of none.
 
     Raises:
         DatasetError: not COCO, ids or pictures that repeat, or a ``file_name`` that leads out of the folder.
@@ -134,12 +138,19 @@ def coco(entry: Entry, files: Mapping[str, Entry], classes: Classes, problems: l
         raise DatasetError(f"{entry.where}: an id of images or categories repeats")
     used = {one.category_id for one in found.annotations if isinstance(one.category_id, int | float | str)}
     numbers = {one.id: classes.number(one.name, entry.where) for one in found.categories if one.id in used}
-    objects: dict[_Id, Objects] = {image: [] for image in images}
+    objects: dict[float | str, Objects] = {image: [] for image in images}
+    unreadable: dict[float | str, str] = {}
     for at, one in enumerate(found.annotations):
-        reason = _unusable(one, images, numbers)
+        if not isinstance(one.image_id, int | float | str) or one.image_id not in images:
+            problems.append(
+                f"{entry.where}: left out annotations[{at}]: no picture has the id {str(one.image_id)[:40]}"
+            )
+            continue
+        reason = _unusable(one, numbers)
         box = four_numbers(one.bbox)
         if reason is not None or box is None:
-            problems.append(f"{entry.where}: left out annotations[{at}]: {reason or 'its bbox is not four numbers'}")
+            reason = reason or "its bbox is not four numbers"
+            unreadable.setdefault(one.image_id, f"{entry.where}: annotations[{at}]: {reason}")
             continue
         left, top, width, height = box
         objects[one.image_id].append((numbers[one.category_id], (left, top, left + width, top + height)))
@@ -150,13 +161,15 @@ def coco(entry: Entry, files: Mapping[str, Entry], classes: Classes, problems: l
             problems.append(f"{entry.where}: left out {image.file_name[:200]!r}: there is no such picture")
             continue
         size = None if image.width is None or image.height is None else (image.width, image.height)
-        drawn.append(Drawn(path, f"{entry.where}: {image.file_name[:200]}", size, objects[image.id], shares=False))
+        problem = unreadable.get(image.id)
+        boxes = objects[image.id] if problem is None else []
+        drawn.append(
+            Drawn(path, f"{entry.where}: {image.file_name[:200]}", size, boxes, shares=False, unreadable=problem)
+        )
     return drawn
 
 
-def _unusable(one: _Annotation, images: Mapping[_Id, _Image], numbers: Mapping[_Id, int]) -> str | None:
-    if not isinstance(one.image_id, int | float | str) or one.image_id not in images:
-        return f"no picture has the id {str(one.image_id)[:40]}"
+def _unusable(one: _Annotation, numbers: Mapping[_Id, int]) -> str | None:
     if not isinstance(one.category_id, int | float | str) or one.category_id not in numbers:
         return f"no category has the id {str(one.category_id)[:40]}"
     return "a crowd" if one.iscrowd else None
@@ -173,14 +186,13 @@ def _picture(entry: Entry, name: str, files: Mapping[str, Entry]) -> str | None:
     return next((path for path in candidates if path in files), None)
 
 
-def yolo(entry: Entry, picture: str, numbers: list[int], problems: list[str]) -> Drawn:
+def yolo(entry: Entry, picture: str, numbers: list[int]) -> Drawn:
     """The boxes of one picture's text file.
 
     Args:
         entry: the file.
         picture: its path.
         numbers: of the classes, in the order of ``classes.txt``.
-        problems: gets a line for each box that is left out.
 
     Raises:
         DatasetError: not text, or too much of it.
@@ -189,23 +201,28 @@ def yolo(entry: Entry, picture: str, numbers: list[int], problems: list[str]) ->
     for at, line in enumerate(decode(entry.read(MAX_TEXT_BYTES), entry.where).splitlines(), 1):
         if not line.strip():
             continue
-        try:
-            label, *rest = line.split()
-            number = numbers[int(label)] if int(label) >= 0 else None
-            box = four_numbers([float(one) for one in rest])
-        except (ValueError, IndexError):
-            number = box = None
-        if number is None or box is None:
-            problems.append(
-                f"{entry.where}:{at}: left out {line[:60]!r}: not a class of {CLASSES_FILE} and four numbers"
-            )
-            continue
-        x, y, width, height = box
-        if max(width, height) > 2:
-            problems.append(f"{entry.where}:{at}: left out {line[:60]!r}: in pixels? They are shares of the picture")
-            continue
-        objects.append((number, (x - width / 2, y - height / 2, x + width / 2, y + height / 2)))
+        found = _yolo_object(line, numbers)
+        if isinstance(found, str):
+            problem = f"{entry.where}:{at}: {line[:60]!r}: {found}"
+            return Drawn(picture, entry.where, None, [], shares=True, unreadable=problem)
+        objects.append(found)
     return Drawn(picture, entry.where, None, objects, shares=True)
+
+
+def _yolo_object(line: str, numbers: list[int]) -> tuple[int, Box] | str:
+    """Label and box of a line, or why it has none."""
+    try:
+        label, *rest = line.split()
+        number = numbers[int(label)] if int(label) >= 0 else None
+        box = four_numbers([float(one) for one in rest])
+    except (ValueError, IndexError):
+        number = box = None
+    if number is None or box is None:
+        return f"not a class of {CLASSES_FILE} and four numbers"
+    x, y, width, height = box
+    if max(width, height) > 2:
+        return "in pixels? They are shares of the picture"
+    return number, (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
 
 
 def class_names(entry: Entry, classes: Classes) -> list[int]:
@@ -221,7 +238,7 @@ def class_names(entry: Entry, classes: Classes) -> list[int]:
 
 
 def four_numbers(values: object) -> Box | None:
-    """Four numbers of a parsed file, NaN and infinity among them; None: something else."""
+    """Four finite numbers of a parsed file; None: something else."""
     if not isinstance(values, list) or len(values) != 4:
         return None
     if not all(isinstance(one, int | float) and not isinstance(one, bool) for one in values):
@@ -230,7 +247,7 @@ def four_numbers(values: object) -> Box | None:
         left, top, right, bottom = (float(one) for one in values)
     except OverflowError:
         return None
-    return left, top, right, bottom
+    return (left, top, right, bottom) if all(map(math.isfinite, (left, top, right, bottom))) else None
 
 
 def parse(model: type[M], entry: Entry) -> M:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -175,7 +175,7 @@ class _Reader:
                 f"{self._store.path}: {len(lists)} files {CLASSES_FILE}; YOLO boxes need one, with a name a line"
             )
         numbers = class_names(lists[0], classes)
-        return {path: yolo(self._files[text], path, numbers, self._problems) for text, path in texts.items()}
+        return {path: yolo(self._files[text], path, numbers) for text, path in texts.items()}
 
     def pictures(self, drawn: Sequence[Drawn]) -> list[tuple[Drawn, str, View]]:
         """Those that can be read, with their digests and views."""
@@ -183,6 +183,8 @@ class _Reader:
         pictures = []
         for one in drawn:
             try:
+                if one.unreadable is not None:
+                    raise DatasetError(f"{self._files[one.path].where}: {one.unreadable}")
                 data = self._files[one.path].read(MAX_PICTURE_BYTES)
                 digest = hashlib.sha256(data).digest()[:_DIGEST_BYTES].hex()
                 if digest in first:
@@ -231,7 +233,8 @@ def _wanted(drawn: Sequence[Drawn], names: Sequence[str], classes: Sequence[str]
     if classes is None:
         wanted = [name for number, name in enumerate(names) if number in used]
         if not wanted:
-            raise DatasetError(f"none of {len(drawn)} pictures has a box")
+            reason = next((f" that can be read: {one.unreadable}" for one in drawn if one.unreadable), "")
+            raise DatasetError(f"none of {len(drawn)} pictures has a box{reason}")
         return wanted
     there = [name for number, name in enumerate(names) if number in used]
     if set(classes) - set(there) or len(set(classes)) < len(classes):
@@ -242,7 +245,7 @@ def _wanted(drawn: Sequence[Drawn], names: Sequence[str], classes: Sequence[str]
 def _only(one: Drawn, wanted: Sequence[int]) -> Drawn:
     """With the objects of the wanted classes, numbered in their order."""
     objects = [(wanted.index(label), box) for label, box in one.objects if label in wanted]
-    return Drawn(one.path, one.where, one.size, objects, one.shares)
+    return replace(one, objects=objects)
 
 
 def _texts(path: str) -> tuple[str, ...]:
