@@ -402,6 +402,12 @@ def test_what_is_refused(tmp_path, name):
         read_own(write(tmp_path / "mine", files))
 
 
+def test_the_first_reason_is_that_of_a_picture_with_boxes(tmp_path):
+    files = coco_files(1, size=(41, 32)) | {"images/another.png": picture(5)}
+    with pytest.raises(DatasetError, match=r"none of 1 .* The first reason: .*: the boxes are of 41 × 32"):
+        read_own(write(tmp_path, files))
+
+
 def test_only_so_many_pictures(tmp_path, monkeypatch):
     monkeypatch.setattr(own, "MAX_PICTURES", 4)
     with pytest.raises(DatasetError, match="5 pictures; at most 4"):

@@ -104,10 +104,12 @@ def read_own(
         every = Classes()
         drawn = reader.drawn(every)
         wanted = _wanted(drawn, every.names, classes)
+        before = len(problems)
         pictures = reader.pictures([_only(one, [every.names.index(name) for name in wanted]) for one in drawn])
         if not pictures:
-            first = f" The first reason: {problems[0]}" if problems else ""
-            raise DatasetError(f"{path}: none of {len(drawn)} pictures can be used.{first}")
+            # Not of the pictures without boxes, which were never meant: each of those that have some was left out.
+            first = problems[before]
+            raise DatasetError(f"{path}: none of {len(drawn)} pictures can be used. The first reason: {first}")
         parts, protocol = split_of(store, [(one.path, digest) for one, digest, _ in pictures])
     unused = [one.path for (one, _, _), part in zip(pictures, parts, strict=True) if part is None]
     problems += [f"{path}: left out {name}: neither in train nor in test" for name in unused]
