@@ -168,6 +168,8 @@ def load_material(task: Task, path: Path, *, labels: tuple[str, ...] | None = No
             )
     own = [task.merged.get(name, name) for name in recordings[0].labels if name not in task.excluded]
     names = labels or tuple(dict.fromkeys(own))
+    if not names:
+        raise DatasetError(f"{path}: no recording is labelled; training needs a column label (docs/data.md)")
     known: list[Segment] = []
     unknown: dict[str, list[Segment]] = {}
     for recording in recordings:

@@ -250,6 +250,13 @@ def test_a_folder_without_recordings(tmp_path):
         load_material(TASK, tmp_path)
 
 
+def test_recordings_without_a_label(tmp_path):
+    for file in write_recordings(tmp_path / "plain").iterdir():
+        file.write_text("\n".join(line.rpartition(",")[0] for line in file.read_text().splitlines()))
+    with pytest.raises(DatasetError, match="no recording is labelled; training needs a column label"):
+        load_material(TASK, tmp_path / "plain")
+
+
 def test_splits_keep_subjects_apart():
     for n in range(3, 30):
         subjects = [f"s{i:02d}" for i in range(n)]
