@@ -58,7 +58,7 @@ def curve_picture(codebook: Codebook, path: Path) -> Path:
         for row, channel in enumerate(codebook.channels):
             if unit_of(channel) == unit:
                 edges = codebook.thresholds[row]
-                span = edges[-1] - edges[0]
+                span = edges[-1] - edges[0] or max(1.0, abs(edges[0]))  # one bit has one edge
                 ends = np.array([edges[0] - 0.1 * span, *edges, edges[-1] + 0.1 * span])
                 axes.stairs(np.arange(len(ends) - 1), ends, label=channel, baseline=None)
         axes.set_xlabel(unit.replace("deg/s", "°/s"))
