@@ -50,7 +50,11 @@ def test_own_columns_in_any_order_and_a_subject_column(tmp_path):
         (b",0.98,", b",9.61,", "must be in g, not m/s²"),
         (b"\n1040,", b"\n900,", r"anna_1\.csv:4: timestamp_ms runs backwards"),
         (b"\n1040,", b"\nx,", r"anna_1\.csv:4: malformed row"),
-        (b"walk", b"w" * 80, "fewer than 64 letters"),
+        (b"walk", b"w" * 80, "up to 48 of"),
+        (b"walk", b"w" * 49, r"anna_1\.csv: a label is called 'w+'; labels have up to 48 of"),
+        (b"walk", "gehen über".encode(), r"anna_1\.csv: a label is called 'gehen über'"),
+        (b"walk", b"-", r"anna_1\.csv: a label is called '-'.* begin with a letter or a digit"),
+        (b"walk", b"Unknown", r"anna_1\.csv: a label is called 'Unknown'.* leave it empty"),
     ],
 )
 def test_own_mistakes(tmp_path, old, new, message):
@@ -84,6 +88,9 @@ def test_own_traces(tmp_path):
     assert fay.label[0] == 0
     assert eve.t_s[:2].tolist() == [0, 0.02]
     assert eve.values[0] == pytest.approx(sensor.to_physical(counts[:1])[0], rel=1e-6)
+    Trace(sensor, 50.0, counts, tick, label, ("unknown",)).save(tmp_path / "bad.gwtrace")
+    with pytest.raises(DatasetError, match=r"bad\.gwtrace: a label is called 'unknown'"):
+        load("own", tmp_path)
     (tmp_path / "bad.gwtrace").write_bytes(b"no")
     with pytest.raises(DatasetError, match=r"bad\.gwtrace"):
         load("own", tmp_path)

@@ -5,7 +5,7 @@ A CSV file is one recording. Its first line names the columns, in any order:
 - ``t_s`` or ``timestamp_ms``: seconds or milliseconds from any origin, never decreasing;
 - ``acc_x``, ``acc_y``, ``acc_z``: acceleration in g, gravity included;
 - ``gyro_x``, ``gyro_y``, ``gyro_z``: °/s; all three or none;
-- ``label``: optional; the activity as text, empty = unlabelled;
+- ``label``: optional; the activity by a name that messages can carry, empty = unlabelled;
 - ``subject``: optional; the same in every row. Without it the file is called ``<subject>_<anything>.csv``.
 
 Any rate from 10 to 200 Hz. The labels are the sorted union over all files, so that all files are read even when only
@@ -14,16 +14,18 @@ some subjects are wanted. ``docs/data.md`` has an example.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 
 from models.datasets.base import Download, Recording, choose_subjects, decode, nth_row, parse_table, to_float32
 from models.datasets.store import Entry, Store
+from protocol.messages import UNKNOWN, LabelName
 from protocol.trace import SUFFIX, load_trace
 from quantization.errors import DatasetError, TraceError
 from quantization.imu import ACC, ACC_GYRO, GYRO
@@ -34,6 +36,7 @@ _MS: Final = {"t_s": 1.0, "timestamp_ms": 1000.0}
 _TEXT: Final = ("label", "subject")
 _COLUMNS: Final = (*_MS, *ACC_GYRO, *_TEXT)
 _TEXT_WIDTH: Final = 64
+_LABEL: Final = TypeAdapter(LabelName)
 
 _RATES_HZ: Final = (9.0, 220.0)
 """10 to 200 Hz, with room for a crystal and for rounding to ms. Outside, the time column has another unit."""
@@ -145,6 +148,7 @@ def _trace_recording(entry: Entry, dataset: str) -> Recording:
         trace = load_trace(entry.file)
     except TraceError as error:
         raise DatasetError(str(error)) from error
+    _check_labels(trace.labels, entry.where)
     return Recording(
         dataset=dataset,
         subject=trace.subject or _subject_of_name(entry),
@@ -212,10 +216,28 @@ def _labels(table: NDArray[np.void], where: str) -> tuple[tuple[str, ...], NDArr
     if "label" not in (table.dtype.names or ()):
         return (), np.full(len(table), -1, np.int16)
     texts, inverse = np.unique(np.char.strip(table["label"]), return_inverse=True)
-    if len(texts) > np.iinfo(np.int16).max or np.char.str_len(table["label"]).max() >= _TEXT_WIDTH:
-        raise DatasetError(f"{where}: labels are words of fewer than {_TEXT_WIDTH} letters")
+    if len(texts) > np.iinfo(np.int16).max:
+        raise DatasetError(f"{where}: {len(texts)} labels; is another column meant?")
     empty_first = int(texts[0] == "")  # "" sorts before everything else
-    return tuple(str(text) for text in texts[empty_first:]), (inverse - empty_first).astype(np.int16)
+    names = tuple(str(text) for text in texts[empty_first:])
+    _check_labels(names, where)
+    return names, (inverse - empty_first).astype(np.int16)
+
+
+def _check_labels(names: Iterable[str], where: str) -> None:
+    """Refuse, before anything is trained, what no bundle and no message can carry."""
+    for name in names:
+        try:
+            _LABEL.validate_python(name)
+        except ValidationError as error:
+            raise DatasetError(
+                f"{where}: a label is called {name[:60]!r}; labels have up to 48 of A-Z a-z 0-9 space _ . -, "
+                f"and begin with a letter or a digit"
+            ) from error
+        if name.lower() == UNKNOWN:
+            raise DatasetError(
+                f"{where}: a label is called {name!r}, as the gateway's answer where it knows none; leave it empty"
+            )
 
 
 def _subject_of_table(table: NDArray[np.void], entry: Entry) -> str:
