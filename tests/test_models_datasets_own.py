@@ -48,6 +48,7 @@ def test_own_columns_in_any_order_and_a_subject_column(tmp_path):
         (b",", b";", "unknown column"),
         (b"timestamp_ms", b"t_s", r"0\.05 Hz by its t_s column"),
         (b",0.98,", b",9.61,", "must be in g, not m/s²"),
+        (b",0.98,", b",0.01,", r"anna_1\.csv: the median acceleration is 0\.224 g, so gravity was taken out"),
         (b"\n1040,", b"\n900,", r"anna_1\.csv:4: timestamp_ms runs backwards"),
         (b"\n1040,", b"\nx,", r"anna_1\.csv:4: malformed row"),
         (b"walk", b"w" * 80, "up to 48 of"),

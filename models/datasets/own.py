@@ -44,6 +44,9 @@ _RATES_HZ: Final = (9.0, 220.0)
 _MAX_MEDIAN_G: Final = 4.0
 """No body holds this on average; 1 g given in m/s² exceeds it twofold."""
 
+_MIN_MEDIAN_G: Final = 0.3
+"""Half of a recording would be a fall. What a phone calls linear acceleration, or user acceleration, lies below."""
+
 _HEAD: Final = 4096
 _SNIFF: Final = 50
 """CSV files whose header is looked at before deciding that a folder is something else."""
@@ -257,6 +260,11 @@ def _check_plausible(recording: Recording, where: str, time: str) -> None:
     median_g = float(np.median(np.linalg.norm(recording.values[:, :3].astype(np.float64), axis=1)))
     if median_g > _MAX_MEDIAN_G:
         raise DatasetError(f"{where}: the median acceleration is {median_g:.3g} g; the columns must be in g, not m/s²")
+    if median_g < _MIN_MEDIAN_G:
+        raise DatasetError(
+            f"{where}: the median acceleration is {median_g:.3g} g, so gravity was taken out, or the columns are not "
+            f"in g; export what the accelerometer itself says, not the linear (user) acceleration"
+        )
 
 
 def _relabel(recording: Recording, labels: tuple[str, ...]) -> Recording:
