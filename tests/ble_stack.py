@@ -10,7 +10,7 @@ from typing import Any
 
 from ble_boards import BoardPeripheral
 from factories import codebook, tiny_bundle
-from stack import PATIENCE_S
+from stack import PATIENCE_S, until
 
 from device_emulator.ble.air import Air, AirSettings
 from device_emulator.ble.bridge import Bridge, BridgeSettings
@@ -22,6 +22,7 @@ from protocol.broker_settings import BrokerSettings
 from protocol.connection import Connection
 from protocol.messages import Label
 from protocol.topics import Kind, topic
+from quantization.codebook import Codebook
 
 BRIDGE = "F0:00:00:00:00:01"
 """The bridge's own controller."""
@@ -100,3 +101,10 @@ async def bridging(broker: BrokerSettings, hci: str, **settings: Any) -> AsyncIt
     finally:
         task.cancel()
         await asyncio.wait_for(asyncio.gather(task, return_exceptions=True), PATIENCE_S)
+
+
+async def runs(wearable: Wearable, book: Codebook) -> None:
+    """Three packets from now are made with this codebook."""
+    made = wearable.packets_made
+    await until(lambda: wearable.packets_made >= made + 3)
+    assert wearable.device.codebook == book

@@ -71,6 +71,16 @@ async def fails(work: Awaitable[Any], match: str | None = None) -> None:
 
 
 @contextlib.asynccontextmanager
+async def connected(air: Air, wearable: Any) -> AsyncIterator[BleakClient]:
+    async with (
+        flying(air, wearable) as spec,
+        Central.open(spec) as central,
+        client_of(central, address_of(1)) as client,
+    ):
+        yield client
+
+
+@contextlib.asynccontextmanager
 async def cabled(air: Air, *wearables: Any) -> AsyncIterator[tuple[Cable, Central]]:
     async with flying(air, *wearables) as spec:
         cable = Cable(int(spec.rsplit(":", 1)[1]))
@@ -251,11 +261,7 @@ async def test_no_notification_is_dropped_while_a_client_unsubscribes(wrist6: Bu
     air = Air(FAST)
     wearable = new_wearable(air, wrist6, 1, speed=150.0)
     heard: list[bytes] = []
-    async with (
-        flying(air, wearable) as spec,
-        Central.open(spec) as central,
-        client_of(central, address_of(1)) as client,
-    ):
+    async with connected(air, wearable) as client:
         for _ in range(5):
             await client.start_notify(gatt.STREAM, lambda _, data: heard.append(bytes(data)))
             count = len(heard)
@@ -271,11 +277,7 @@ async def test_a_packet_that_leaves_the_full_backlog_on_its_way_counts_once(
     monkeypatch.setattr(peripheral, "BACKLOG", 4)
     air = Air(FAST)
     wearable = new_wearable(air, wrist6, 1, speed=2000.0)
-    async with (
-        flying(air, wearable) as spec,
-        Central.open(spec) as central,
-        client_of(central, address_of(1)) as client,
-    ):
+    async with connected(air, wearable) as client:
         await client.start_notify(gatt.STREAM, lambda _, __: None)
         await until(lambda: wearable.packets_sent >= 100)
         waiting = len(wearable._backlog)
@@ -285,11 +287,7 @@ async def test_a_packet_that_leaves_the_full_backlog_on_its_way_counts_once(
 async def test_an_answer_to_a_request_that_was_cancelled_is_nobody_elses(wrist6: Bundle) -> None:
     air = Air(FAST)
     wearable = new_wearable(air, wrist6, 1, battery=71)
-    async with (
-        flying(air, wearable) as spec,
-        Central.open(spec) as central,
-        client_of(central, address_of(1)) as client,
-    ):
+    async with connected(air, wearable) as client:
         for step in range(30):
             reading = asyncio.create_task(client.read_gatt_char(SERIAL))
             await asyncio.sleep(0.001 * step)
