@@ -190,6 +190,15 @@ def check_picture(path: Path, kinds: tuple[str, ...] = (".png", ".svg")) -> None
     """
     if path.suffix.lower() not in kinds:
         raise typer.BadParameter(f"--picture is a file that ends in {' or '.join(kinds)}, not {path}")
+    check_writable(path)
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a file that could not be made where it is wanted, before the work whose result it is to hold.
+
+    Raises:
+        OSError: names the file.
+    """
     try:
         with tempfile.TemporaryFile(dir=path.parent):
             pass

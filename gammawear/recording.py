@@ -23,7 +23,7 @@ from device_emulator.ble.follower import Follower
 from device_emulator.ble.profiles.base import Profile, Seen
 from device_emulator.ble.sampled import RecordedStream
 from device_emulator.ble.streams import Stream
-from gammawear.options import until_stopped
+from gammawear.options import check_writable, until_stopped
 from quantization.errors import ProfileError, TraceError
 
 FIND_S = 30.0
@@ -96,8 +96,7 @@ def _check_writable(out: Path) -> None:
     if out.exists():
         raise TraceError(f"{out} exists; give another --out")
     try:
-        with tempfile.TemporaryFile(dir=out.parent):
-            pass
+        check_writable(out)
     except OSError as error:
         raise TraceError(f"cannot write to {out.parent}: {error.strerror}; give another --out") from error
 

@@ -197,7 +197,7 @@ class Cameras:
         self.totals.mqtt_bytes += publish_size(name, len(payload), qos=qos, version=5, alias=False)
         restarts = self.assembler.losses.restarts
         frame = self.assembler.push(camera_id, chunk, received_ns)
-        if self.assembler.losses.restarts != restarts:
+        if self.assembler.losses.restarts != restarts:  # its numbers began anew with this chunk
             camera.begin()
         if frame is not None:
             self._complete(camera, frame, bundle, received_ns)

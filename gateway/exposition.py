@@ -114,10 +114,14 @@ class _Server(ThreadingMixIn, WSGIServer):
         super().server_activate()
 
     def process_request(self, request: _Request, client_address: _Address) -> None:
-        if self._room.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
+        if not self._room.acquire(blocking=False):
             self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except RuntimeError:  # the system has no thread for it
+            self._room.release()
+            raise
 
     def process_request_thread(self, request: _Request, client_address: _Address) -> None:
         try:

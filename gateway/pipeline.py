@@ -285,8 +285,14 @@ class Pipeline:
                 self._placed(device, placed)
 
     def _last_status(self, device_id: str) -> Status | None:
-        known = self.devices.get(device_id) or (self.cameras and self.cameras.get(device_id))
-        return self.bridges.get(device_id) or (known.status if known else None)
+        if (bridge := self.bridges.get(device_id)) is not None:
+            return bridge
+        # A camera before a device: its bare will, retained, was taken for a device's as long as nothing else was known.
+        camera = self.cameras.get(device_id) if self.cameras is not None else None
+        if camera is not None and camera.status is not None:
+            return camera.status
+        device = self.devices.get(device_id)
+        return device.status if device is not None else None
 
     def _keep_bridge(self, bridge: str, status: Status) -> None:
         if bridge not in self.bridges and len(self.bridges) >= self._max_bridges:

@@ -115,6 +115,13 @@ def test_a_camera_that_begins_anew_without_a_word_is_seen_again_from_its_second_
     assert [message.sequence for message in rig.messages] == [5000, 5001, 1, 2]
 
 
+def test_a_bare_will_is_a_cameras_also_where_one_was_retained_before_anybody_knew_it(rig):
+    rig.feed(Kind.STATUS, b'{"state":"offline"}', retain=True)
+    rig.feed(Kind.STATUS, Status(state="online", camera=True, packets=0).to_json())
+    rig.feed(Kind.STATUS, b'{"state":"offline"}')
+    assert rig.cameras.get("cam").status.state == "offline"
+
+
 def test_a_bare_will_is_that_of_the_camera_that_was_there(rig):
     rig.feed(Kind.STATUS, Status(state="online", camera=True, source="dataset", packets=0).to_json())
     rig.feed(Kind.STATUS, b'{"state":"offline"}')

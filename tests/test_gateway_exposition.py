@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import socketserver
 import struct
 import threading
 import urllib.request
+from types import SimpleNamespace
 
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
@@ -43,6 +45,19 @@ async def test_silent_connections_are_bounded_and_end(registry, monkeypatch):
             assert threading.active_count() <= threads + MAX_SCRAPES + 2
             assert [await asyncio.to_thread(one.recv, 1) for one in silent] == [b""] * len(silent)
             assert "here 1.0" in await asyncio.to_thread(scrape, port)
+
+
+async def test_a_connection_without_a_thread_takes_no_room_for_good(registry, monkeypatch):
+    def none(*_, **__):
+        raise RuntimeError("can't start new thread")
+
+    async with serving_metrics(registry, "127.0.0.1", 0) as port:
+        with monkeypatch.context() as full:
+            full.setattr(socketserver, "threading", SimpleNamespace(Thread=none))
+            for _ in range(MAX_SCRAPES + 1):
+                with socket.create_connection(("127.0.0.1", port), timeout=5) as one:
+                    assert await asyncio.to_thread(one.recv, 1) == b""
+        assert "here 1.0" in await asyncio.to_thread(scrape, port)
 
 
 async def test_one_that_goes_away_in_mid_request_is_no_trouble(registry, capfd):
